@@ -1,0 +1,249 @@
+// Package autoscale decides how many instances an app has, where they run and
+// how deep idle ones sleep, and carries it out: wakes, scaling, the idle
+// ladder, deploys, and the reconciliation of records with containers.
+//
+// What decides is pure (decide.go, place.go, ladder.go, plan.go); what carries
+// out is the Controller.
+package autoscale
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/fluxgate/fluxgate/router"
+)
+
+// Store is where records live. Update must apply the result to the Catalog
+// before it returns, so that whoever waits there goes on at once.
+type Store interface {
+	Load(ctx context.Context, app string) (router.AppState, error)
+	Update(ctx context.Context, app string, fn func(*router.AppState) error) (router.AppState, error)
+}
+
+// Runtime runs containers on the node that an instance names. Every method is
+// safe to repeat and safe to call concurrently.
+type Runtime interface {
+	// Create makes the container and returns its ID; a container that exists
+	// already under the instance's ID is returned as it is.
+	Create(ctx context.Context, in router.Instance, rel router.Release) (string, error)
+	// Start starts the container and returns where it answers from now on.
+	Start(ctx context.Context, in router.Instance) (string, error)
+	Freeze(ctx context.Context, in router.Instance) error
+	Thaw(ctx context.Context, in router.Instance) error
+	// Stop ends the container, frozen or running, and keeps it; it is killed
+	// after grace.
+	Stop(ctx context.Context, in router.Instance, grace time.Duration) error
+	// Remove ends and deletes the container and keeps its last log lines.
+	Remove(ctx context.Context, in router.Instance) error
+	// Tail is the last lines that the container wrote.
+	Tail(ctx context.Context, in router.Instance, lines int) (string, error)
+	// Inspect looks at one container; CodeNotFound where there is none.
+	Inspect(ctx context.Context, in router.Instance) (router.Container, error)
+	// Containers lists ours on all nodes that answer.
+	Containers(ctx context.Context) ([]router.Container, error)
+	// Events calls fn for every event until ctx ends.
+	Events(ctx context.Context, fn func(router.ContainerEvent))
+	// Nodes are the nodes as last checked.
+	Nodes() []router.Node
+	// PruneImages removes our images but those in keep, and those that were
+	// built so lately that no release may name them yet.
+	PruneImages(ctx context.Context, keep []string) error
+	// DropLogs forgets what is kept of an app's removed containers.
+	DropLogs(app string) error
+}
+
+// Signals are what gateways measured.
+type Signals interface {
+	Rates(ctx context.Context, from, to time.Time) (map[int64]map[string]router.Sample, error)
+	LastActive(ctx context.Context, apps []string) (map[string]time.Time, error)
+}
+
+// Cluster is what the gateways on one Redis know of each other.
+type Cluster interface {
+	// Lead tries to become or stay the one that ticks.
+	Lead(ctx context.Context) (bool, error)
+	Gateways(ctx context.Context) ([]string, error)
+	// DrainAcks are the gateways that have let go of a draining instance, by
+	// its DrainID.
+	DrainAcks(ctx context.Context, drain string) ([]string, error)
+	ClearAcks(ctx context.Context, drain string) error
+}
+
+// Journal keeps what happened to an app for `fluxgate why`.
+type Journal interface {
+	Record(ctx context.Context, app string, events ...router.Event) error
+}
+
+// Gauge reads the local gateway's live counters of one app.
+type Gauge interface {
+	Load(app string) (inFlight, queued int)
+}
+
+// Options are what a Controller stands on. All fields are required but Gauge,
+// Now and Log.
+type Options struct {
+	Gateway string // this process, as claims and acknowledgements name it
+	Catalog *router.Catalog
+	Store   Store
+	Runtime Runtime
+	Signals Signals
+	Cluster Cluster
+	Journal Journal
+	Gauge   Gauge
+	Tick    time.Duration // how often the lease holder decides; 2 s when 0
+	Now     func() time.Time
+	Log     *slog.Logger
+}
+
+// Controller carries decisions out. Its methods may be called concurrently,
+// from New on; Run must run for ticks, drains and container deaths to be
+// handled.
+type Controller struct {
+	Options
+	history *history
+	journal chan entry
+	kicks   chan string
+
+	mu     sync.Mutex
+	busy   map[string]bool    // instances that a goroutine of ours is lowering or removing
+	raised map[string]int     // instances that calls of ours are getting ready
+	saving map[string]unsaved // changes made while Redis was away
+	group  sync.WaitGroup
+	ctx    context.Context // ends when Close is called
+	cancel context.CancelFunc
+}
+
+type entry struct {
+	app   string
+	event router.Event
+}
+
+// New makes a Controller; Close it.
+func New(o Options) *Controller {
+	if o.Tick == 0 {
+		o.Tick = 2 * time.Second
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Controller{
+		Options: o,
+		history: newHistory(),
+		journal: make(chan entry, 1024),
+		kicks:   make(chan string, 256),
+		busy:    map[string]bool{},
+		raised:  map[string]int{},
+		saving:  map[string]unsaved{},
+		ctx:     ctx,
+		cancel:  cancel,
+	}
+}
+
+// Run ticks, follows container events and keeps the journal, until ctx ends.
+func (c *Controller) Run(ctx context.Context) {
+	var loops sync.WaitGroup
+	loops.Go(func() { c.Runtime.Events(ctx, func(e router.ContainerEvent) { c.onEvent(ctx, e) }) })
+	loops.Go(func() { c.writeJournal(ctx) })
+	loops.Go(func() { c.answerKicks(ctx) })
+	c.tickLoop(ctx)
+	loops.Wait()
+}
+
+// Close stops what the Controller still carries out and waits for it. What it
+// leaves half done is taken up by the next one's reconciliation.
+func (c *Controller) Close() {
+	c.cancel()
+	c.group.Wait()
+}
+
+// begin marks an instance as being worked on; false if it already is.
+func (c *Controller) begin(instance string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.busy[instance] {
+		return false
+	}
+	c.busy[instance] = true
+	return true
+}
+
+func (c *Controller) end(instance string) {
+	c.mu.Lock()
+	delete(c.busy, instance)
+	c.mu.Unlock()
+}
+
+// hold marks an instance as being got ready here, for as long as r is under
+// way; letGo ends that.
+func (c *Controller) hold(r *raising, instance string) {
+	if slices.Contains(r.held, instance) {
+		return
+	}
+	r.held = append(r.held, instance)
+	c.mu.Lock()
+	c.raised[instance]++
+	c.mu.Unlock()
+}
+
+func (c *Controller) letGo(r *raising) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, id := range r.held {
+		if c.raised[id]--; c.raised[id] == 0 {
+			delete(c.raised, id)
+		}
+	}
+	r.held = nil
+}
+
+// working reports whether anything here is changing an instance.
+func (c *Controller) working(instance string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.busy[instance] || c.raised[instance] > 0
+}
+
+// goFor runs fn in a goroutine of the Controller's, at most one per instance.
+func (c *Controller) goFor(instance string, fn func(context.Context)) {
+	if c.ctx.Err() != nil || !c.begin(instance) {
+		return
+	}
+	c.group.Go(func() {
+		defer c.end(instance)
+		fn(c.ctx)
+	})
+}
+
+// note puts an event into the app's history without waiting for Redis; with
+// the journal's queue full it is dropped, for history must not slow a wake.
+func (c *Controller) note(app string, e router.Event) {
+	if e.At.IsZero() {
+		e.At = c.Now()
+	}
+	select {
+	case c.journal <- entry{app, e}:
+	default:
+	}
+}
+
+func (c *Controller) writeJournal(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e := <-c.journal:
+			wctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+			if err := c.Journal.Record(wctx, e.app, e.event); err != nil && ctx.Err() == nil {
+				c.Log.Warn("history not written", "app", e.app, "err", err)
+			}
+			cancel()
+		}
+	}
+}

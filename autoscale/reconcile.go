@@ -1,0 +1,171 @@
+package autoscale
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fluxgate/fluxgate/router"
+)
+
+// adoptDeadline is how long an instance whose starter is gone has to answer.
+const adoptDeadline = 3 * time.Second
+
+// Reconcile makes records and containers agree, as after a crash of this
+// process or of a node: what runs is adopted as it is, records without a
+// container are dropped, containers without a record removed. Instances that
+// somebody holds a claim on, or that this process is working on, are left to
+// them.
+func (c *Controller) Reconcile(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	asOf := c.Now()
+	list, err := c.Runtime.Containers(ctx)
+	if err != nil {
+		return err
+	}
+	seen := map[string]router.Container{}
+	apps := map[string]bool{}
+	for _, k := range list {
+		seen[k.Instance] = k
+		apps[k.App] = true
+	}
+	for _, st := range c.Catalog.All() {
+		if len(st.Instances) > 0 {
+			apps[st.App.Name] = true
+		}
+	}
+	known := map[string]bool{}
+	for app := range apps {
+		if err := c.reconcileApp(ctx, app, asOf, seen, known); err != nil {
+			return err
+		}
+	}
+	for id, k := range seen {
+		if known[id] {
+			continue
+		}
+		in := router.Instance{ID: id, App: k.App, Release: k.Release, Node: k.Node, Container: k.ID}
+		c.Log.Info("removing a container that no record knows", "instance", id, "node", k.Node)
+		c.goFor(id, func(ctx context.Context) {
+			rctx, cancel := context.WithTimeout(ctx, stopGrace+claimMargin)
+			defer cancel()
+			if err := c.Runtime.Remove(rctx, in); err != nil {
+				c.Log.Warn("container not removed", "instance", id, "err", err)
+			}
+		})
+	}
+	return nil
+}
+
+// reconcileApp brings one app's records up to what its containers are. Ids of
+// instances that have a record are added to known.
+func (c *Controller) reconcileApp(ctx context.Context, app string, asOf time.Time, seen map[string]router.Container, known map[string]bool) error {
+	var events []router.Event
+	_, err := c.Store.Update(ctx, app, func(st *router.AppState) error {
+		events = nil
+		if st.Version == 0 {
+			return errAbort
+		}
+		now := c.Now()
+		for _, in := range append([]router.Instance(nil), st.Instances...) {
+			known[in.ID] = true
+			// What changed after the list was made is not in it.
+			if c.working(in.ID) || in.Claim.Held(c.Gateway, now) || in.Since.After(asOf) {
+				continue
+			}
+			k, there := seen[in.ID]
+			text := adopt(st, in.ID, k, there, now)
+			if text != "" {
+				events = append(events, router.Event{At: now, Kind: "rung", Text: in.ID + " " + text})
+			}
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errAbort) {
+		return fmt.Errorf("reconciling %s: %w", app, err)
+	}
+	if st, ok := c.Catalog.Get(app); ok {
+		for _, in := range st.Instances {
+			if in.State == router.Starting && in.Claim.Op == "adopt" {
+				c.goFor(in.ID, func(ctx context.Context) { c.adoptStarting(ctx, in) })
+			}
+		}
+	}
+	for _, e := range events {
+		c.Log.Info("reconciled", "app", app, "what", e.Text)
+		c.note(app, e)
+	}
+	return nil
+}
+
+// adopt changes the record of an instance to what its container is and says
+// what changed; empty where they agree. An exited container is kept as stopped
+// and not counted as a crash: a machine that was restarted is not the app's
+// fault.
+func adopt(st *router.AppState, id string, k router.Container, there bool, now time.Time) string {
+	in, _ := st.Instance(id)
+	if !there {
+		st.DropInstance(id)
+		return "has no container any more"
+	}
+	if in.State == router.Failed {
+		return "" // the ladder removes it
+	}
+	in.Claim = router.Claim{}
+	set := func(state router.InstanceState, text string) string {
+		if in.IdleSince.IsZero() {
+			in.IdleSince = now
+		}
+		if in.State == state && (state == router.Stopped || in.Addr == k.Addr) && in.Container == k.ID {
+			return ""
+		}
+		in.State, in.Since, in.Container, in.Addr = state, now, k.ID, k.Addr
+		if state == router.Stopped {
+			in.Addr = ""
+		}
+		return text
+	}
+	switch {
+	case k.State == router.ContainerRunning && in.State == router.Draining:
+		return ""
+	case k.State == router.ContainerRunning && in.State == router.Starting:
+		// Its claim ran out or its holder is gone: the tick looks whether it answers.
+		in.Container, in.Addr = k.ID, k.Addr
+		in.Claim = router.Claim{Op: "adopt", Until: now.Add(adoptDeadline)}
+		return "was being started and is looked at"
+	case k.State == router.ContainerRunning:
+		return set(router.Ready, "runs and is adopted")
+	case k.State == router.ContainerPaused:
+		return set(router.Frozen, "is frozen and adopted")
+	case k.State == router.ContainerCreated && in.State == router.Starting:
+		st.App.Crash.Until = time.Time{}
+		in.State, in.Reason = router.Failed, "it was never started"
+		return "was created and never started"
+	}
+	return set(router.Stopped, "is stopped and adopted")
+}
+
+// adoptStarting looks after an instance whose starter is gone: if it answers it
+// is ready, else it is removed.
+func (c *Controller) adoptStarting(ctx context.Context, in router.Instance) {
+	st, ok := c.Catalog.Get(in.App)
+	if !ok {
+		return
+	}
+	rel, ok := st.Release(in.Release)
+	if !ok || in.Addr == "" {
+		c.remove(ctx, in, nil)
+		return
+	}
+	pctx, cancel := context.WithTimeout(ctx, adoptDeadline)
+	err := probe(pctx, in.Addr, rel.Run)
+	cancel()
+	if err == nil {
+		_, err = c.settle(ctx, in.App, []*raising{{in: in, rel: *rel}}, nil)
+	}
+	if err != nil && ctx.Err() == nil {
+		c.remove(ctx, in, nil)
+	}
+}

@@ -1,0 +1,108 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/fluxgate/fluxgate/gateway/api"
+	"github.com/fluxgate/fluxgate/podman"
+	"github.com/fluxgate/fluxgate/router"
+)
+
+// openPodman connects the nodes and checks each by really running a container.
+func (g *gatewayProcess) openPodman(ctx context.Context) error {
+	owner, err := g.store.Installation(ctx)
+	if err != nil {
+		return err
+	}
+	urls := g.Nodes
+	if len(urls) == 0 {
+		if g.service, err = podman.StartService(ctx, g.dir.join("podman"), g.Log); err != nil {
+			return err
+		}
+		g.onStop(func(ctx context.Context) {
+			if err := g.service.Close(ctx); err != nil {
+				g.Log.Warn("the Podman service did not stop", "err", err)
+			}
+		})
+		urls = []string{g.service.URL()}
+	}
+	var nodes []*podman.Node
+	for i, url := range urls {
+		name := "local"
+		if i > 0 {
+			name = fmt.Sprintf("node%d", i+1)
+		}
+		n, err := podman.Connect(ctx, podman.Options{Name: name, URL: url, Owner: owner, DataDir: g.dir.path, Logger: g.Log})
+		if err != nil {
+			return err
+		}
+		g.onStop(func(context.Context) { n.Close() })
+		facts, err := n.Check(ctx)
+		if err != nil {
+			return err
+		}
+		if err := g.store.PutNode(ctx, n.Node()); err != nil {
+			return err
+		}
+		g.say("node", "%s", describeNode(name, facts))
+		nodes = append(nodes, n)
+	}
+	g.pool = podman.NewPool(nodes...)
+	return nil
+}
+
+func describeNode(name string, f router.NodeFacts) string {
+	limits := []string{}
+	for what, ok := range map[string]bool{"cpu": f.LimitCPU, "memory": f.LimitMem, "pids": f.LimitPids} {
+		if !ok {
+			limits = append(limits, "no "+what+" limits")
+		}
+	}
+	if !f.Freeze {
+		limits = append(limits, "no freezing")
+	}
+	text := fmt.Sprintf("%s: Podman %s, %s, %d cores, %.1f GB of memory", name, f.Podman, f.Runtime, f.CPUs, float64(f.Memory)/(1<<30))
+	if len(limits) > 0 {
+		text += ", " + strings.Join(limits, ", ")
+	}
+	return text
+}
+
+// doctor checks what the gateway stands on, for `fluxgate doctor`.
+func (g *gatewayProcess) doctor(ctx context.Context) []api.Check {
+	checks := []api.Check{g.checkData(), g.checkState(ctx)}
+	for _, n := range g.pool.Nodes() {
+		checks = append(checks, g.checkNode(ctx, n))
+	}
+	return append(checks, api.Check{Name: "root certificate", Status: api.CheckOK, Detail: g.dir.join("ca.crt")})
+}
+
+func (g *gatewayProcess) checkData() api.Check {
+	c := api.Check{Name: "data", Status: api.CheckOK, Detail: g.dir.path}
+	if err := g.dir.tryWrite(); err != nil {
+		c.Status, c.Detail, c.Remedy = api.CheckFailed, dataDirError(g.dir.path, err).Error(), "free some space on its disk"
+	}
+	return c
+}
+
+func (g *gatewayProcess) checkState(ctx context.Context) api.Check {
+	info, err := g.store.Info(ctx)
+	if err != nil {
+		return api.Check{Name: "state", Status: api.CheckFailed, Detail: err.Error(), Remedy: "running apps are served on; see that Redis is up"}
+	}
+	return api.Check{Name: "state", Status: api.CheckOK, Detail: info}
+}
+
+func (g *gatewayProcess) checkNode(ctx context.Context, n router.Node) api.Check {
+	c := api.Check{Name: "node " + n.Name, Status: api.CheckOK, Detail: describeNode(n.Name, n.Facts)}
+	if err := g.pool.Ping(ctx, n.Name); err != nil {
+		c.Status, c.Detail, c.Remedy = api.CheckFailed, err.Error(), "see that the Podman service on that node runs"
+		return c
+	}
+	if len(n.Facts.Diagnosis) > 0 {
+		c.Status, c.Remedy = api.CheckWarning, strings.Join(n.Facts.Diagnosis, " ")
+	}
+	return c
+}

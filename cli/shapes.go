@@ -1,0 +1,32 @@
+package cli
+
+import (
+	"github.com/fluxgate/fluxgate/gateway/api"
+	"github.com/fluxgate/fluxgate/router"
+)
+
+// JSONShapes is what each command prints with --json, by the command's words:
+// a value of the type. For logs it is one line. The command reference is made
+// from it.
+func JSONShapes() map[string]any {
+	return map[string]any{
+		"push":         api.Deployed{},
+		"apps":         []api.App{},
+		"ps":           []api.Instance{},
+		"logs":         router.LogLine{},
+		"open":         api.App{},
+		"rm":           removed{},
+		"releases":     []api.Release{},
+		"rollback":     api.Deployed{},
+		"env":          []api.Variable{},
+		"domains":      []api.Domain{},
+		"policy":       []api.Setting{},
+		"why":          []router.Event{},
+		"token create": api.CreatedToken{},
+		"token ls":     []api.Token{},
+		"token rm":     removed{},
+		"login":        loggedIn{},
+		"doctor":       api.Report{},
+		"version":      versions{},
+	}
+}

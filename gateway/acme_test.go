@@ -1,0 +1,257 @@
+package gateway
+
+import (
+	"bufio"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/dns/dnsmessage"
+
+	"github.com/fluxgate/fluxgate/router"
+)
+
+// pebble is a running ACME server for tests.
+type pebble struct {
+	directory string
+	client    *http.Client   // for the server's own addresses
+	trust     *x509.CertPool // for the server's own certificate
+	roots     string         // where its issuing root is
+}
+
+// startPebble runs Pebble, which validates at the two ports and finds every
+// name at 127.0.0.1.
+func startPebble(t *testing.T, httpPort, tlsPort int) *pebble {
+	t.Helper()
+	bin := findPebble(t)
+	dir := t.TempDir()
+	ca := &localCA{storage: newMemStore()}
+	cert, key := ownCertificate(t, ca)
+	certFile, keyFile := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	write(t, certFile, cert)
+	write(t, keyFile, key)
+	listenAddr, manageAddr := closedPort(t), closedPort(t)
+	config, err := json.Marshal(map[string]any{"pebble": map[string]any{
+		"listenAddress": listenAddr, "managementListenAddress": manageAddr,
+		"certificate": certFile, "privateKey": keyFile,
+		"httpPort": httpPort, "tlsPort": tlsPort,
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	configFile := filepath.Join(dir, "pebble.json")
+	write(t, configFile, config)
+
+	ctx, cancel := context.WithCancel(context.Background())
+	cmd := exec.CommandContext(ctx, bin, "-config", configFile, "-dnsserver", serveDNS(t))
+	cmd.Env = append(os.Environ(), "PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=0", "PEBBLE_AUTHZREUSE=0")
+	cmd.Stdout, cmd.Stderr = testWriter{t}, testWriter{t}
+	if !testing.Verbose() {
+		cmd.Stdout, cmd.Stderr = nil, nil
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cancel(); _ = cmd.Wait() })
+
+	root, err := ca.load(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	trust := x509.NewCertPool()
+	trust.AddCert(root.cert)
+	tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: trust}}
+	t.Cleanup(tr.CloseIdleConnections)
+	p := &pebble{
+		directory: "https://" + listenAddr + "/dir", roots: "https://" + manageAddr + "/roots/0",
+		client: &http.Client{Transport: tr, Timeout: waitTime}, trust: trust,
+	}
+	eventually(t, "Pebble answers", func() bool {
+		_, err := p.fetch(t, p.directory)
+		return err == nil
+	})
+	return p
+}
+
+func findPebble(t *testing.T) string {
+	t.Helper()
+	if bin, err := exec.LookPath("pebble"); err == nil {
+		return bin
+	}
+	out, err := exec.CommandContext(t.Context(), "go", "env", "GOPATH").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin := filepath.Join(strings.TrimSpace(string(out)), "bin", "pebble")
+	if _, err := os.Stat(bin); err != nil {
+		t.Fatal("Pebble is not installed; `just setup` installs it, or: go install github.com/letsencrypt/pebble/v2/cmd/pebble@v2.10.1")
+	}
+	return bin
+}
+
+func ownCertificate(t *testing.T, ca *localCA) (cert, key []byte) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, err := x509.ParseCertificateRequest(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	issued, err := ca.Issue(t.Context(), csr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalECPrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return issued.Certificate, encode("EC PRIVATE KEY", keyDER)
+}
+
+func write(t *testing.T, file string, data []byte) {
+	t.Helper()
+	if err := os.WriteFile(file, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// serveDNS answers every question for an address with 127.0.0.1. Pebble asks
+// over TCP (RFC 1035 section 4.2.2: a length, then the message).
+func serveDNS(t *testing.T) string {
+	t.Helper()
+	return rawApp(t, func(_ int, c net.Conn, br *bufio.Reader) {
+		for {
+			var size [2]byte
+			if _, err := io.ReadFull(br, size[:]); err != nil {
+				return
+			}
+			question := make([]byte, binary.BigEndian.Uint16(size[:]))
+			if _, err := io.ReadFull(br, question); err != nil {
+				return
+			}
+			var m dnsmessage.Message
+			if m.Unpack(question) != nil || len(m.Questions) == 0 {
+				return
+			}
+			m.Response, m.RecursionAvailable, m.Additionals = true, true, nil
+			if q := m.Questions[0]; q.Type == dnsmessage.TypeA {
+				m.Answers = []dnsmessage.Resource{{
+					Header: dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 60},
+					Body:   &dnsmessage.AResource{A: [4]byte{127, 0, 0, 1}},
+				}}
+			}
+			answer, err := m.Pack()
+			if err != nil {
+				return
+			}
+			_, _ = c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(answer))), answer...))
+		}
+	})
+}
+
+func (p *pebble) fetch(t *testing.T, url string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := p.client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("status %d", res.StatusCode)
+	}
+	return io.ReadAll(res.Body)
+}
+
+func port(ln net.Listener) int { return ln.Addr().(*net.TCPAddr).Port }
+
+// A public name gets its certificate from the ACME server in its first
+// handshake, by each of the two kinds of validation alone; a second gateway on
+// the same store then has it without asking anybody.
+func TestACME(t *testing.T) {
+	const name = "hello.example.com"
+	for challenge, byHTTP := range map[string]bool{"HTTP-01": true, "TLS-ALPN-01": false} {
+		t.Run(challenge, func(t *testing.T) {
+			store := newMemStore()
+			dead := listen(t)
+			deadPort := port(dead)
+			_ = dead.Close() // validation at this port fails
+			var p *pebble
+			start := func() *rig {
+				r := newRig(t, func(o *Options, f *fakeEngine) {
+					withTLS(t)(o, f)
+					if p == nil && byHTTP {
+						p = startPebble(t, port(o.HTTP), deadPort)
+					} else if p == nil {
+						p = startPebble(t, deadPort, port(o.HTTPS))
+					}
+					o.Certificates, o.ACMECA, o.ACMERoots, o.Email = store, p.directory, p.trust, "owner@example.com"
+				})
+				st := record("hello", instance("hello-1", router.Ready, server(t, hello)))
+				st.App.Domains = []string{name}
+				r.apply(st)
+				return r
+			}
+			r := start()
+			// Without this, the first try might use the other kind, and the next one
+			// comes a minute later.
+			r.edge.tls.acme.DisableTLSALPNChallenge, r.edge.tls.acme.DisableHTTPChallenge = byHTTP, !byHTTP
+			roots := x509.NewCertPool()
+			pem, err := p.fetch(t, p.roots)
+			if err != nil || !roots.AppendCertsFromPEM(pem) {
+				t.Fatalf("Pebble's root: %q, %v", pem, err)
+			}
+			serial := certified(t, r, name, roots)
+			// The same gateway has the local CA for names of the other kind.
+			_ = r.dialTLS("hello.localhost").Close()
+			// A public name that leads nowhere gets nothing.
+			if c, err := tls.Dial("tcp", r.https, &tls.Config{ServerName: "other.example.com", RootCAs: roots}); err == nil {
+				_ = c.Close()
+				t.Error("a certificate for a name that leads nowhere")
+			}
+			if again := certified(t, start(), name, roots); again != serial {
+				t.Error("the second gateway got another certificate")
+			}
+		})
+	}
+}
+
+// certified makes a request over TLS and returns the certificate's serial
+// number.
+func certified(t *testing.T, r *rig, name string, roots *x509.CertPool) string {
+	t.Helper()
+	d := tls.Dialer{Config: &tls.Config{ServerName: name, RootCAs: roots}}
+	nc, err := d.DialContext(t.Context(), "tcp", r.https)
+	if err != nil {
+		t.Fatalf("handshake: %v", err)
+	}
+	defer nc.Close()
+	c := nc.(*tls.Conn)
+	_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: "+name+"\r\n\r\n")
+	if res, body := readAnswer(t, bufio.NewReader(c)); res.StatusCode != 200 || body != "hello" {
+		t.Errorf("%d %q", res.StatusCode, body)
+	}
+	return c.ConnectionState().PeerCertificates[0].SerialNumber.String()
+}

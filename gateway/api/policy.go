@@ -1,0 +1,65 @@
+package api
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/fluxgate/fluxgate/router"
+)
+
+// Setting is one field of an app's policy.
+type Setting struct {
+	Key     string `json:"key"`
+	Value   string `json:"value"`
+	Default string `json:"default"`
+	Limit   string `json:"limit" doc:"What it may be"`
+	Doc     string `json:"doc" doc:"What it means"`
+}
+
+// PolicyChange changes some fields of a policy.
+type PolicyChange struct {
+	Set map[string]string `json:"set" doc:"New values by key; durations as 30s, 10m, 24h or never"`
+}
+
+func (s *Server) registerPolicy() {
+	register(s, huma.Operation{
+		OperationID: "get-policy", Method: http.MethodGet, Path: "/v1/apps/{app}/policy", Summary: "How an app scales and sleeps", Tags: []string{"policy"},
+	}, func(_ context.Context, in *AppPath) ([]Setting, error) {
+		st, err := s.find(in.App)
+		if err != nil {
+			return nil, err
+		}
+		return settings(st.App.Policy), nil
+	})
+	type input struct {
+		AppPath
+		Body PolicyChange
+	}
+	register(s, huma.Operation{
+		OperationID: "change-policy", Method: http.MethodPatch, Path: "/v1/apps/{app}/policy", Summary: "Change how an app scales and sleeps; all or nothing", Tags: []string{"policy"},
+	}, func(ctx context.Context, in *input) ([]Setting, error) {
+		st, err := s.update(ctx, in.App, func(st *router.AppState) error {
+			next, bad := st.App.Policy.With(in.Body.Set, "")
+			if len(bad) > 0 {
+				return router.Invalid("the policy", bad)
+			}
+			st.App.Policy = next
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		s.b.Deployer.Kick(in.App)
+		return settings(st.App.Policy), nil
+	})
+}
+
+func settings(p router.Policy) []Setting {
+	list := make([]Setting, 0, len(router.PolicyFields))
+	for _, f := range router.PolicyFields {
+		list = append(list, Setting{Key: f.Key, Value: f.Get(p), Default: f.Get(router.DefaultPolicy()), Limit: f.Limit, Doc: f.Doc})
+	}
+	return list
+}

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+)
+
+// report is everything measured.
+type report struct {
+	verdicts []verdict
+	tables   []table
+}
+
+// verdict is one number that was promised, beside its reference.
+type verdict struct {
+	what      string
+	got       string
+	reference string
+	allowed   string
+	met       bool
+}
+
+// table is the detail behind some verdicts.
+type table struct {
+	title string
+	note  string
+	head  []string
+	rows  [][]string
+}
+
+func (r *report) verdict(v verdict) { r.verdicts = append(r.verdicts, v) }
+func (r *report) table(t table)     { r.tables = append(r.tables, t) }
+
+// markdown is the report with facts about the machine at its head.
+func (r *report) markdown(facts [][]string) string {
+	var b strings.Builder
+	writeTable(&b, []string{"machine", ""}, facts)
+	b.WriteString("\n## Promised numbers\n\n")
+	var rows [][]string
+	for _, v := range r.verdicts {
+		met := "yes"
+		if !v.met {
+			met = "**no**"
+		}
+		rows = append(rows, []string{v.what, v.got, v.reference, v.allowed, met})
+	}
+	writeTable(&b, []string{"number", "measured", "reference, same run", "allowed", "met"}, rows)
+	for _, t := range r.tables {
+		fmt.Fprintf(&b, "\n## %s\n\n", t.title)
+		if t.note != "" {
+			fmt.Fprintf(&b, "%s\n\n", t.note)
+		}
+		writeTable(&b, t.head, t.rows)
+	}
+	return b.String()
+}
+
+func writeTable(b *strings.Builder, head []string, rows [][]string) {
+	line := func(cells []string) { fmt.Fprintf(b, "| %s |\n", strings.Join(cells, " | ")) }
+	line(head)
+	rule := make([]string, len(head))
+	for i := range rule {
+		rule[i] = "---"
+	}
+	line(rule)
+	for _, row := range rows {
+		line(row)
+	}
+}
+
+// The generated part of a page lies between these lines.
+const (
+	beginMark = "<!-- made by `just bench --write` -->"
+	endMark   = "<!-- end -->"
+)
+
+// writeGenerated replaces the generated part of a page; the rest, written by
+// people, stays.
+func writeGenerated(path, text string) error {
+	page, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	before, rest, ok := strings.Cut(string(page), beginMark)
+	_, after, ok2 := strings.Cut(rest, endMark)
+	if !ok || !ok2 {
+		return fmt.Errorf("%s has no lines %q and %q to write between", path, beginMark, endMark)
+	}
+	return os.WriteFile(path, []byte(before+beginMark+"\n\n"+text+"\n"+endMark+after), 0o644) //nolint:gosec // a page of the repository, for all to read
+}

@@ -1,0 +1,176 @@
+// Package podman runs containers, builds images and reads logs and events on
+// nodes, through the Podman v4 bindings against servers from 4.3 on. It knows
+// instances and releases, and nothing of why they should run.
+package podman
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/containers/podman/v4/pkg/bindings"
+
+	"github.com/fluxgate/fluxgate/router"
+)
+
+// Labels of everything that an installation owns on a node.
+const (
+	labelOwner    = "fluxgate.owner"
+	labelInstance = "fluxgate.instance"
+	labelApp      = "fluxgate.app"
+	labelRelease  = "fluxgate.release"
+	labelPort     = "fluxgate.port"
+	labelProbe    = "fluxgate.probe"
+	labelImage    = "fluxgate.image" // of images: owner/app
+)
+
+// Deadlines of calls that have no natural length of their own. They are far
+// beyond what a healthy node needs: they are for one that hangs.
+const (
+	quickCall  = 10 * time.Second // reads, pause and unpause
+	changeCall = 60 * time.Second // create, start and remove, many of them at once
+	buildCall  = time.Hour
+)
+
+// Options say how to reach a node.
+type Options struct {
+	Name    string            // of the node; "local" where empty
+	URL     string            // unix:///run/podman/podman.sock
+	Owner   string            // ID of this installation: several that share one Podman never touch each other's containers; "default" where empty
+	DataDir string            // the logs of removed containers are kept in its folder logs, uploads while they are built in tmp
+	Labels  map[string]string // of the node
+	Logger  *slog.Logger      // slog.Default() where nil
+}
+
+// Node is one machine's Podman. All methods may be called concurrently; none
+// lasts longer than its context, nor than a deadline of its own.
+type Node struct {
+	name, url, owner string
+	labels           map[string]string
+	dataDir          string
+	log              *slog.Logger
+	conn             context.Context // carries the bindings' connection; read for its values only
+	client           *http.Client    // of that connection
+	archive          *archive
+	facts            atomic.Pointer[router.NodeFacts]
+	network          networkOnce
+
+	builtMu sync.Mutex
+	built   map[string]time.Time // image ID -> when handed out: not to be pruned before anybody could record it
+}
+
+// Connect opens the connection to a node and pings it. Run Check before
+// creating containers there.
+func Connect(ctx context.Context, o Options) (*Node, error) {
+	if o.Name == "" {
+		o.Name = "local"
+	}
+	if o.Owner == "" {
+		o.Owner = "default"
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	ctx, cancel := context.WithTimeout(ctx, quickCall)
+	defer cancel()
+	conn, err := bindings.NewConnection(ctx, o.URL)
+	if err != nil {
+		e := router.Errorf(router.CodeUnavailable, "Podman does not answer at %s: is `podman system service` running there? (%w)", o.URL, err)
+		return nil, e
+	}
+	c, err := bindings.GetClient(conn)
+	if err != nil {
+		return nil, err
+	}
+	// The bindings leave two idle connections per host, which is a new
+	// connection for nearly every call when many start at once.
+	if t, ok := c.Client.Transport.(*http.Transport); ok {
+		t.MaxIdleConns, t.MaxIdleConnsPerHost, t.IdleConnTimeout = 64, 64, time.Minute
+	}
+	return &Node{
+		name: o.Name, url: o.URL, owner: o.Owner, labels: o.Labels, dataDir: o.DataDir,
+		log: o.Logger.With("node", o.Name), conn: conn, client: c.Client,
+		archive: newArchive(o.DataDir), built: make(map[string]time.Time),
+	}, nil
+}
+
+// Close drops idle connections. Calls under way are not disturbed.
+func (n *Node) Close() { n.client.CloseIdleConnections() }
+
+// Node is what is known of the node, the facts of its last Check among it.
+func (n *Node) Node() router.Node {
+	node := router.Node{Name: n.name, URL: n.url, Labels: n.labels}
+	if f := n.facts.Load(); f != nil {
+		node.Facts = *f
+	}
+	return node
+}
+
+// checked is the facts, or an error where no Check has succeeded.
+func (n *Node) checked() (router.NodeFacts, error) {
+	if f := n.facts.Load(); f != nil {
+		return *f, nil
+	}
+	return router.NodeFacts{}, router.Errorf(router.CodeUnavailable, "node %s has not been checked yet", n.name)
+}
+
+// Ping asks whether the node answers at all.
+func (n *Node) Ping(ctx context.Context) error {
+	ctx, end := n.call(ctx, 2*time.Second)
+	defer end()
+	resp, err := n.request(ctx, http.MethodGet, "/_ping", nil, nil, "")
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+// callContext is the caller's context with the bindings' connection among its
+// values.
+type callContext struct {
+	context.Context
+	conn context.Context
+}
+
+func (c callContext) Value(key any) any {
+	if v := c.Context.Value(key); v != nil {
+		return v
+	}
+	return c.conn.Value(key)
+}
+
+// call prepares one call to the engine. The result of end is to be called when
+// it is over.
+func (n *Node) call(ctx context.Context, limit time.Duration) (_ context.Context, end context.CancelFunc) {
+	ctx, end = context.WithTimeoutCause(ctx, limit, deadline{n.name, limit})
+	return callContext{ctx, n.conn}, end
+}
+
+// deadline is the cause of the end of a call that took longer than allowed.
+type deadline struct {
+	node  string
+	limit time.Duration
+}
+
+func (d deadline) Error() string {
+	return fmt.Sprintf("node %s did not answer within %s", d.node, d.limit)
+}
+
+// containerName is the same for the whole life of an instance: what makes
+// creating it twice impossible.
+func containerName(instance string) string { return "fluxgate-" + instance }
+
+func (n *Node) labelsFor(in router.Instance, rel router.Release) map[string]string {
+	return map[string]string{
+		labelOwner:    n.owner,
+		labelInstance: in.ID,
+		labelApp:      in.App,
+		labelRelease:  strconv.Itoa(rel.Number),
+		labelPort:     strconv.Itoa(rel.Run.Port),
+	}
+}

@@ -1,0 +1,86 @@
+package router
+
+import "time"
+
+// Node is one machine's Podman API.
+type Node struct {
+	Name   string
+	URL    string // unix:///run/podman/podman.sock, …
+	Facts  NodeFacts
+	Labels map[string]string
+}
+
+// NodeFacts is what checking a node found out by really running a container.
+type NodeFacts struct {
+	Podman    string // server version
+	Runtime   string // OCI runtime that works there: crun, runc
+	Rootless  bool
+	Direct    bool  // containers are reachable at their own address from here
+	Freeze    bool  // the cgroup freezer works
+	LimitCPU  bool  // cpu limits may be set
+	LimitMem  bool  // memory limits may be set
+	LimitPids bool  // pids limits may be set
+	NoFile    int64 // highest nofile ulimit that may be asked for
+	NProc     int64 // highest nproc ulimit that may be asked for; 0: leave it alone
+	CPUs      int
+	Memory    Bytes
+	Checked   time.Time
+	Diagnosis []string // what does not work and what that costs, in sentences
+}
+
+// MaxPids is the most processes and threads that one container may have.
+const MaxPids = 1024
+
+// Container is one of our containers as a node lists it.
+type Container struct {
+	ID       string
+	Node     string
+	Instance string // from its label
+	App      string // from its label
+	Release  int    // from its label
+	State    ContainerState
+	Addr     string // host:port, for running and paused ones
+	ExitCode int
+	OOM      bool // the kernel killed it for memory
+}
+
+// ContainerState is what the engine says of a container.
+type ContainerState string
+
+// The states that matter here; an engine's other ones count as exited.
+const (
+	ContainerCreated ContainerState = "created"
+	ContainerRunning ContainerState = "running"
+	ContainerPaused  ContainerState = "paused"
+	ContainerExited  ContainerState = "exited"
+)
+
+// ContainerEvent is news from a node's event stream.
+type ContainerEvent struct {
+	Node      string
+	Container string
+	Instance  string // from its label
+	App       string // from its label
+	Kind      ContainerEventKind
+	ExitCode  int
+	OOM       bool
+	At        time.Time
+}
+
+// ContainerEventKind is what an event tells.
+type ContainerEventKind string
+
+// The events that matter here.
+const (
+	ContainerDied  ContainerEventKind = "died"
+	NodeConnected  ContainerEventKind = "connected" // the stream is open, perhaps again: events before it may have been missed
+	NodeUnanswered ContainerEventKind = "lost"      // the stream broke; connecting again
+)
+
+// LogLine is one line that a container wrote.
+type LogLine struct {
+	At       time.Time `json:"at"`
+	Instance string    `json:"instance"`
+	Stream   string    `json:"stream" enum:"stdout,stderr"`
+	Text     string    `json:"text"`
+}

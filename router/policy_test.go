@@ -1,0 +1,81 @@
+package router
+
+import (
+	"slices"
+	"testing"
+	"time"
+)
+
+func TestPolicyWith(t *testing.T) {
+	base := DefaultPolicy()
+	next, bad := base.With(map[string]string{"min": "2", "max": "1000", "target_rps": "0.5", "freeze_after": "never", "stop_after": "never", "remove_after": "never", "queue_depth": "0"}, "")
+	if len(bad) > 0 || next.Min != 2 || next.Max != 1000 || next.TargetRPS != 0.5 || next.FreezeAfter != Never || next.QueueDepth != 0 {
+		t.Errorf("%+v, %v", next, bad)
+	}
+	if base != DefaultPolicy() {
+		t.Error("the policy itself changed")
+	}
+	if same, bad := base.With(nil, ""); same != base || bad != nil {
+		t.Errorf("%+v, %v", same, bad)
+	}
+	if d := next.RemoveAfter.D(); d < 200*365*24*time.Hour {
+		t.Errorf("never passes after %v", d)
+	}
+}
+
+func TestPolicyWithRefuses(t *testing.T) {
+	tests := map[string]struct {
+		settings map[string]string
+		fields   []string
+	}{
+		"each field below its limit": {
+			map[string]string{"min": "-1", "max": "0", "target_rps": "0", "target_concurrency": "0", "max_concurrency": "0", "fast_window": "1s", "slow_window": "1s", "freeze_after": "999ms", "stop_after": "0s", "remove_after": "-1s", "wake_deadline": "1ms", "queue_depth": "-1", "queue_deadline": "1ms"},
+			[]string{"scale.fast_window", "scale.freeze_after", "scale.max", "scale.max_concurrency", "scale.min", "scale.queue_deadline", "scale.queue_depth", "scale.remove_after", "scale.slow_window", "scale.stop_after", "scale.target_concurrency", "scale.target_rps", "scale.wake_deadline"},
+		},
+		"not of the type":        {map[string]string{"max": "many", "min": "1.5", "target_rps": "NaN", "freeze_after": "30", "wake_deadline": ""}, []string{"scale.freeze_after", "scale.max", "scale.min", "scale.target_rps", "scale.wake_deadline"}},
+		"never where it may not": {map[string]string{"wake_deadline": "never", "fast_window": "never"}, []string{"scale.fast_window", "scale.wake_deadline"}},
+		"infinite":               {map[string]string{"target_rps": "Inf"}, []string{"scale.target_rps"}},
+		"unknown":                {map[string]string{"foo": "1", "max": "0"}, []string{"scale.foo", "scale.max"}},
+		"min above max":          {map[string]string{"min": "5", "max": "4"}, []string{"scale.min"}},
+		"windows":                {map[string]string{"fast_window": "1m", "slow_window": "30s"}, []string{"scale.fast_window"}},
+		"ladder":                 {map[string]string{"freeze_after": "1h", "stop_after": "30m", "remove_after": "10m"}, []string{"scale.freeze_after", "scale.stop_after"}},
+		"frozen never, stopped":  {map[string]string{"freeze_after": "never"}, []string{"scale.freeze_after"}},
+		"concurrency":            {map[string]string{"target_concurrency": "101"}, []string{"scale.target_concurrency"}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			next, bad := DefaultPolicy().With(test.settings, "scale.")
+			var got []string
+			for _, v := range bad {
+				if v.Limit == "" || v.Remedy == "" {
+					t.Errorf("%+v says too little", v)
+				}
+				got = append(got, v.Field)
+			}
+			if !slices.Equal(got, test.fields) || next != DefaultPolicy() {
+				t.Errorf("got  %q\nwant %q", got, test.fields)
+			}
+		})
+	}
+}
+
+// TestPolicyFieldsAreWhole: what a field shows, it also takes, and the defaults
+// are within the limits.
+func TestPolicyFieldsAreWhole(t *testing.T) {
+	settings := DefaultPolicy().Settings()
+	if len(settings) != len(PolicyFields) {
+		t.Errorf("%d settings of %d fields", len(settings), len(PolicyFields))
+	}
+	back, bad := Policy{Max: 1, TargetRPS: 1}.With(settings, "")
+	if len(bad) > 0 || back != DefaultPolicy() {
+		t.Errorf("%+v, %v", back, bad)
+	}
+	for _, f := range PolicyFields {
+		if f.Doc == "" || f.Limit == "" {
+			t.Errorf("%s is not described", f.Key)
+		}
+		if found, ok := FindPolicyField(f.Key); !ok || found.Key != f.Key {
+			t.Errorf("%s is not found", f.Key)
+		}
+	}
+}

@@ -1,0 +1,274 @@
+package state
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/fluxgate/fluxgate/router"
+)
+
+func TestLease(t *testing.T) {
+	srv := startServer(t)
+	a, b := openStore(t, srv), openStore(t, srv)
+	ctx := testContext(t)
+	acquire := func(s *Store, holder string, ttl time.Duration) (Lease, bool) {
+		t.Helper()
+		l, ok, err := s.Acquire(ctx, "tick", holder, ttl)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l, ok
+	}
+	first, ok := acquire(a, "a", time.Minute)
+	if !ok || first.Holder != "a" || first.Fence == 0 || !first.Until.After(time.Now()) {
+		t.Fatalf("%+v %v", first, ok)
+	}
+	if l, ok := acquire(b, "b", time.Minute); ok || l.Holder != "a" || l.Fence != first.Fence {
+		t.Fatalf("b got %+v %v", l, ok)
+	}
+	if l, ok := acquire(a, "a", time.Minute); !ok || l.Fence != first.Fence {
+		t.Fatalf("renewed to %+v %v", l, ok)
+	}
+	if err := b.Release(ctx, Lease{Name: "tick", Holder: "b", Fence: first.Fence}); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := acquire(b, "b", time.Minute); ok {
+		t.Fatal("b released a's lease")
+	}
+	if err := a.Release(ctx, first); err != nil {
+		t.Fatal(err)
+	}
+	second, ok := acquire(b, "b", time.Millisecond)
+	if !ok || second.Fence <= first.Fence {
+		t.Fatalf("after the release b got %+v %v", second, ok)
+	}
+	var third Lease
+	eventually(t, "a gets the lease that ran out", func() bool {
+		third, ok = acquire(a, "a", time.Minute)
+		return ok
+	})
+	if third.Fence <= second.Fence {
+		t.Fatalf("fence %d after %d", third.Fence, second.Fence)
+	}
+	for _, late := range []Lease{first, second} { // the first was of the same holder
+		if err := b.Release(ctx, late); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if l, ok := acquire(b, "b", time.Minute); ok {
+		t.Fatalf("a late release gave the lease away: %+v", l)
+	}
+}
+
+func TestGateways(t *testing.T) {
+	s := newStore(t)
+	ctx := testContext(t)
+	live := func(want ...string) func() bool {
+		return func() bool {
+			t.Helper()
+			got, err := s.Gateways(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			slices.Sort(got)
+			return slices.Equal(got, want)
+		}
+	}
+	for name, ttl := range map[string]time.Duration{"a": time.Minute, "b": time.Minute, "brief": 50 * time.Millisecond} {
+		if err := s.Announce(ctx, name, ttl); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the brief one ran out", live("a", "b"))
+	if err := s.Retire(ctx, "a"); err != nil {
+		t.Fatal(err)
+	}
+	if !live("b")() {
+		t.Fatal("a did not retire")
+	}
+}
+
+func TestDrainAcks(t *testing.T) {
+	s := newStore(t)
+	ctx := testContext(t)
+	for _, g := range []string{"a", "b", "a"} {
+		if err := s.AckDrain(ctx, g, "hello-1-x"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	acks, err := s.DrainAcks(ctx, "hello-1-x")
+	slices.Sort(acks)
+	if err != nil || !slices.Equal(acks, []string{"a", "b"}) {
+		t.Fatal(acks, err)
+	}
+	if ttl := s.client.TTL(ctx, s.keys.drain("hello-1-x")).Val(); ttl <= 0 {
+		t.Fatal("acknowledgements are kept for ever")
+	}
+	if err := s.ClearAcks(ctx, "hello-1-x"); err != nil {
+		t.Fatal(err)
+	}
+	if acks, err := s.DrainAcks(ctx, "hello-1-x"); err != nil || len(acks) != 0 {
+		t.Fatal(acks, err)
+	}
+}
+
+func TestRates(t *testing.T) {
+	srv := startServer(t)
+	a, b := openStore(t, srv), openStore(t, srv)
+	ctx := testContext(t)
+	now := time.Unix(time.Now().Unix(), 0)
+	flush := func(s *Store, gateway string, at time.Time, samples map[string]router.Sample) {
+		t.Helper()
+		if err := s.FlushRates(ctx, gateway, at, samples); err != nil {
+			t.Fatal(err)
+		}
+	}
+	samples := map[string]router.Sample{"x": {Requests: 10, InFlight: 2, Queued: 1}, "y": {Requests: 1}}
+	flush(a, "a", now, samples)
+	flush(a, "a", now, samples) // the answer was lost
+	flush(b, "b|odd", now, map[string]router.Sample{"x": {Requests: 5, InFlight: 1}})
+	flush(b, "b|odd", now.Add(time.Second), map[string]router.Sample{"x": {Requests: 7}})
+	flush(b, "b|odd", now.Add(-time.Second), map[string]router.Sample{"x": {Requests: 3}}) // late
+	flush(a, "a", now, nil)
+
+	rates, err := b.Rates(ctx, now.Add(-time.Second), now.Add(time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantEqual(t, rates, map[int64]map[string]router.Sample{
+		now.Unix() - 1: {"x": {Requests: 3}},
+		now.Unix():     {"x": {Requests: 15, InFlight: 3, Queued: 1}, "y": {Requests: 1}},
+		now.Unix() + 1: {"x": {Requests: 7}},
+	})
+	rates, err = b.Rates(ctx, now.Add(time.Second), now.Add(time.Second))
+	if err != nil || len(rates) != 1 {
+		t.Fatal(rates, err)
+	}
+	if ttl := a.client.TTL(ctx, a.keys.rates(now.Unix())).Val(); ttl <= 0 || ttl > rateTTL {
+		t.Fatalf("kept for %v", ttl)
+	}
+
+	last, err := a.LastActive(ctx, []string{"x", "y", "never"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantEqual(t, last, map[string]time.Time{"x": now.Add(time.Second), "y": now})
+	create(t, a, "x")
+	remove(t, a, "x")
+	if last, err := a.LastActive(ctx, []string{"x"}); err != nil || len(last) != 0 {
+		t.Fatalf("a deleted app was active: %v %v", last, err)
+	}
+}
+
+func TestHistory(t *testing.T) {
+	s := newStore(t)
+	ctx := testContext(t)
+	base := time.Now().Add(-time.Hour).UTC()
+	record := func(events ...router.Event) {
+		t.Helper()
+		if err := s.Record(ctx, "hello", events...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	history := func(limit int) []router.Event {
+		t.Helper()
+		events, err := s.History(ctx, "hello", limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return events
+	}
+	full := filled[router.Event]()
+	full.At = base
+	record(full)
+	record(full) // the answer was lost
+	wantEqual(t, history(0), []router.Event{full})
+
+	record(router.Event{At: base.Add(-8 * 24 * time.Hour), Text: "long ago"})
+	record(router.Event{At: base.Add(time.Second), Text: "decision"}, router.Event{At: base.Add(time.Second), Text: "act"})
+	if got := history(2); len(got) != 2 || got[0].Text != "act" || got[1].Text != "decision" {
+		t.Fatalf("%+v", got)
+	}
+	if got := history(0); len(got) != 3 {
+		t.Fatalf("%d events: one of more than seven days ago is told", len(got))
+	}
+
+	many := make([]router.Event, historyLength+20)
+	for i := range many {
+		many[i] = router.Event{At: base.Add(time.Minute + time.Duration(i)*time.Millisecond), Text: fmt.Sprint(i)}
+	}
+	record(many...)
+	got := history(10_000)
+	if len(got) != historyLength || got[0].Text != fmt.Sprint(len(many)-1) || got[len(got)-1].Text != "20" {
+		t.Fatalf("%d events, from %q to %q", len(got), got[0].Text, got[len(got)-1].Text)
+	}
+	create(t, s, "hello")
+	remove(t, s, "hello")
+	if got := history(0); len(got) != 0 {
+		t.Fatalf("a deleted app has %d events", len(got))
+	}
+}
+
+func TestTokens(t *testing.T) {
+	s := newStore(t)
+	ctx := testContext(t)
+	token, secret := router.NewToken("laptop", time.Now().UTC().Truncate(0))
+	if err := s.PutToken(ctx, token); err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.Token(ctx, token.ID)
+	if err != nil || !got.Matches(secret.Reveal()) {
+		t.Fatalf("%+v %v", got, err)
+	}
+	wantEqual(t, got, token)
+	all, err := s.Tokens(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantEqual(t, all, []router.Token{token})
+	for range 2 {
+		if err := s.DeleteToken(ctx, token.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err = s.Token(ctx, token.ID)
+	wantCode(t, err, router.CodeNotFound)
+}
+
+func TestNodes(t *testing.T) {
+	s := newStore(t)
+	ctx := testContext(t)
+	a, b := filled[router.Node](), filled[router.Node]()
+	a.Name, b.Name = "a", "b"
+	for _, n := range []router.Node{b, a, a} {
+		if err := s.PutNode(ctx, n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	nodes, err := s.Nodes(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantEqual(t, nodes, []router.Node{a, b})
+	if err := s.DropNode(ctx, "a"); err != nil {
+		t.Fatal(err)
+	}
+	if nodes, err = s.Nodes(ctx); err != nil || len(nodes) != 1 || nodes[0].Name != "b" {
+		t.Fatal(nodes, err)
+	}
+}
+
+func TestInstallation(t *testing.T) {
+	srv := startServer(t)
+	ctx := testContext(t)
+	first, err := openStore(t, srv).Installation(ctx)
+	if err != nil || first == "" {
+		t.Fatal(first, err)
+	}
+	second, err := openStore(t, srv).Installation(ctx)
+	if err != nil || second != first {
+		t.Fatalf("%q and %q, %v", first, second, err)
+	}
+}

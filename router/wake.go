@@ -1,0 +1,47 @@
+package router
+
+import "time"
+
+// Rung is how idle an instance was before a wake.
+type Rung string
+
+// The rungs, from warm to cold.
+const (
+	RungReady   Rung = "ready"
+	RungFrozen  Rung = "frozen"
+	RungStopped Rung = "stopped"
+	RungAbsent  Rung = "absent"
+)
+
+// Phase is one measured part of a wake: claim, thaw, create, start, probe.
+type Phase struct {
+	Name string        `json:"name"`
+	Took time.Duration `json:"took"`
+}
+
+// Wake is what one wake did.
+type Wake struct {
+	App      string
+	Instance string
+	From     Rung
+	Phases   []Phase
+	At       time.Time
+	Took     time.Duration
+}
+
+// Event is one entry of an app's history as `fluxgate why` shows it: a scaling
+// decision, a wake, a death, a deploy.
+type Event struct {
+	At     time.Time         `json:"at"`
+	Kind   string            `json:"kind" doc:"decision, wake, rung, crash or deploy"`
+	Text   string            `json:"text" doc:"What happened and why, in a sentence"`
+	Fields map[string]string `json:"fields,omitempty" doc:"Signals and results, by name"`
+	Phases []Phase           `json:"phases,omitempty" doc:"Where the time went, for wakes"`
+}
+
+// Sample is one gateway's count for one app in one second.
+type Sample struct {
+	Requests int64 // arrived in that second
+	InFlight int64 // being served at its end, open streams and WebSockets included
+	Queued   int64 // waiting at its end although an instance is ready
+}
