@@ -165,11 +165,12 @@ func TestDeployUnderLoad(t *testing.T) {
 func TestScaleOutAndIn(t *testing.T) {
 	m := upMachine(t)
 	m.push("wide", "[scale]\nmax = 3\ntarget_concurrency = 4\nmax_concurrency = 5\nslow_window = \"6s\"\nfast_window = \"2s\"\nfreeze_after = \"2s\"\n")
-	l := m.load("wide", "/slow?ms=50", 12)
+	// Requests that take long keep twelve in flight on a slow machine too.
+	l := m.load("wide", "/slow?ms=400", 12)
 	m.awaitState("wide", "ready", "ready", "ready")
 	seen := map[string]bool{}
 	client := m.client()
-	for range 60 {
+	for deadline := time.Now().Add(20 * time.Second); len(seen) < 3 && time.Now().Before(deadline); {
 		seen[m.get(client, "wide", "/slow?ms=1").body] = true
 	}
 	if len(seen) != 3 {
