@@ -4,10 +4,15 @@ import "time"
 
 // Node is one machine's Podman API.
 type Node struct {
-	Name   string
-	URL    string // unix:///run/podman/podman.sock, …
-	Facts  NodeFacts
-	Labels map[string]string
+	Name     string
+	URL      string // unix:///run/podman/podman.sock, ssh://user@host[:port][/socket], tcp://host:port
+	Address  string // data address: an IP address of the node at which gateways reach published ports; empty: this machine, or tunnelled
+	Tunnel   bool   // requests travel through the node's SSH connection; no port of the node is open
+	HostKey  string // pinned SSH host key: "ssh-ed25519 AAAA…"
+	Cordoned bool   // takes no new instances: it is being drained, or was
+	Down     bool   // does not answer at present; each gateway's own finding, not stored
+	Facts    NodeFacts
+	Labels   map[string]string
 }
 
 // NodeFacts is what checking a node found out by really running a container.
