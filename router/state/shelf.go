@@ -63,10 +63,14 @@ func (s *Store) DeleteToken(ctx context.Context, id string) error {
 
 type nodeRecord struct {
 	stamp
-	Name   string            `json:"name"`
-	URL    string            `json:"url"`
-	Facts  factsRecord       `json:"facts"`
-	Labels map[string]string `json:"labels,omitempty"`
+	Name     string            `json:"name"`
+	URL      string            `json:"url"`
+	Address  string            `json:"address,omitempty"`
+	Tunnel   bool              `json:"tunnel,omitempty"`
+	HostKey  string            `json:"host_key,omitempty"`
+	Cordoned bool              `json:"cordoned,omitempty"`
+	Facts    factsRecord       `json:"facts"`
+	Labels   map[string]string `json:"labels,omitempty"`
 }
 
 type factsRecord struct {
@@ -89,7 +93,7 @@ type factsRecord struct {
 // PutNode adds or replaces a node.
 func (s *Store) PutNode(ctx context.Context, n router.Node) error {
 	n.Facts.Checked = n.Facts.Checked.UTC()
-	return s.put(ctx, s.keys.nodes(), "node "+n.Name, n.Name, nodeRecord{current, n.Name, n.URL, factsRecord(n.Facts), n.Labels})
+	return s.put(ctx, s.keys.nodes(), "node "+n.Name, n.Name, nodeRecord{current, n.Name, n.URL, n.Address, n.Tunnel, n.HostKey, n.Cordoned, factsRecord(n.Facts), n.Labels})
 }
 
 // Nodes are all nodes, by name.
@@ -97,7 +101,10 @@ func (s *Store) Nodes(ctx context.Context) ([]router.Node, error) {
 	records, err := list[nodeRecord](ctx, s, s.keys.nodes(), "node")
 	nodes := make([]router.Node, 0, len(records))
 	for _, r := range records {
-		nodes = append(nodes, router.Node{Name: r.Name, URL: r.URL, Facts: router.NodeFacts(r.Facts), Labels: r.Labels})
+		nodes = append(nodes, router.Node{
+			Name: r.Name, URL: r.URL, Address: r.Address, Tunnel: r.Tunnel, HostKey: r.HostKey, Cordoned: r.Cordoned,
+			Facts: router.NodeFacts(r.Facts), Labels: r.Labels,
+		})
 	}
 	return nodes, err
 }
