@@ -30,7 +30,7 @@ type conn struct {
 
 	active  atomic.Bool  // some of a request has come, and its answer is not out yet
 	quiet   atomic.Int64 // Unix nanoseconds when active ended
-	linger  bool         // there may be more of a request that nobody reads
+	linger  atomic.Bool  // there may be more of a request that nobody reads
 	orphan  func()       // cleans up after a hijacking that did not come about
 	closing sync.Once
 }
@@ -44,7 +44,7 @@ type tlsConn struct {
 
 // Close ends the TCP connection as conn.Close does, after the TLS goodbye.
 func (c tlsConn) Close() error {
-	if !c.conn.linger {
+	if !c.conn.linger.Load() {
 		_ = c.Conn.CloseWrite() // fails where the handshake did
 	}
 	return c.conn.Close()
@@ -129,7 +129,7 @@ func (c *conn) closeWrite() {
 func (c *conn) Close() error {
 	var err error
 	c.closing.Do(func() {
-		if c.linger {
+		if c.linger.Load() {
 			c.lingerOn()
 		}
 		c.conns.remove(c)

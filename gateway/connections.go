@@ -84,7 +84,7 @@ func (s *connections) cut() {
 	}
 	s.mu.Unlock()
 	for _, c := range all {
-		c.linger = false
+		c.linger.Store(false)
 		_ = c.Close()
 	}
 	s.served.Wait()

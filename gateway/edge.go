@@ -29,6 +29,10 @@ type Options struct {
 	Kick    func(app string)      // optional: a queue has formed although instances are ready; must not block
 	Suspect func(instance string) // optional: an instance that should be ready refuses connections; must not block
 
+	// Dial is optional: it connects to an instance's address on its node, where
+	// that is reached by another way than the network.
+	Dial func(ctx context.Context, node, addr string) (net.Conn, error)
+
 	APIUpstream string // optional: unix socket of the control API, served at router.PlatformHost(Domain)
 
 	HTTP      net.Listener // owned by the Edge from New on
@@ -87,7 +91,7 @@ func New(opts Options) (*Edge, error) {
 	e.life, e.end = context.WithCancel(context.Background())
 	e.meter = &meter{gateway: opts.Gateway, sink: opts.Rates, log: opts.Logger}
 	e.fleet = newFleet(opts.Gateway, opts.Acks)
-	e.fleet.life, e.fleet.spawn = e.life, e.spawn
+	e.fleet.life, e.fleet.spawn, e.fleet.dial = e.life, e.spawn, opts.Dial
 	e.table.Store(e.platformTable())
 	e.server = e.newServer()
 	if opts.HTTPS != nil {

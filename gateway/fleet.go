@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"net"
 	"sync"
 	"time"
 
@@ -15,6 +16,9 @@ type Acker interface {
 	AckDrain(ctx context.Context, gateway, drain string) error
 }
 
+// Dialer opens a connection that honours deadlines.
+type Dialer func(ctx context.Context, addr string) (net.Conn, error)
+
 const (
 	ackDeadline = 2 * time.Second // of one call
 	ackFirst    = 50 * time.Millisecond
@@ -26,6 +30,7 @@ const (
 type fleet struct {
 	gateway string
 	acks    Acker
+	dial    func(ctx context.Context, node, addr string) (net.Conn, error) // optional
 	life    context.Context
 	spawn   func(func()) bool
 	mu      sync.Mutex
@@ -87,6 +92,9 @@ func (f *fleet) updateOne(app string, in *router.Instance, serves bool, p *plan)
 		}
 		m = &member{app: app, up: newUpstream(in.ID, "tcp", in.Addr, f.idle)}
 		m.up.state.Store(closedBit) // until it is opened below
+		if node := in.Node; f.dial != nil {
+			m.up.connect = func(ctx context.Context, addr string) (net.Conn, error) { return f.dial(ctx, node, addr) }
+		}
 		f.members[in.ID] = m
 		if f.apps[app] == nil {
 			f.apps[app] = map[string]*member{}

@@ -138,7 +138,7 @@ func (x *exchange) refuse(p page) {
 	if x.bodyLeft() || p.status == fasthttp.StatusBadRequest {
 		// What follows would be taken for the next request.
 		x.ctx.SetConnectionClose()
-		x.conn.linger = true
+		x.conn.linger.Store(true)
 	}
 	p.write(x.ctx, x.id[:])
 }
@@ -195,7 +195,7 @@ func (e *Edge) unreadable(ctx *fasthttp.RequestCtx, err error) {
 		p = page{fasthttp.StatusRequestTimeout, "The request took too long", "It did not arrive in time.", 0}
 	}
 	if c := clientConn(ctx.Conn()); c != nil {
-		c.linger = true
+		c.linger.Store(true)
 	}
 	var x exchange
 	x.newID()

@@ -34,7 +34,7 @@ func (x *exchange) respond(c *upconn) {
 	unsent := x.bodyLeft()
 	if unsent {
 		x.ctx.SetConnectionClose()
-		x.conn.linger = true
+		x.conn.linger.Store(true)
 	}
 	switch {
 	case noBody:

@@ -38,8 +38,7 @@ type upconn struct {
 // dial opens a connection to the upstream.
 func (u *upstream) dial(ctx context.Context) (*upconn, error) {
 	addr, epoch := u.where()
-	d := net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
-	nc, err := d.DialContext(ctx, u.network, addr)
+	nc, err := u.open(ctx, addr)
 	if err != nil {
 		return nil, err
 	}
@@ -49,6 +48,16 @@ func (u *upstream) dial(ctx context.Context) (*upconn, error) {
 	u.conns[c] = struct{}{}
 	u.mu.Unlock()
 	return c, nil
+}
+
+func (u *upstream) open(ctx context.Context, addr string) (net.Conn, error) {
+	if u.connect != nil {
+		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+		defer cancel()
+		return u.connect(ctx, addr)
+	}
+	d := net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
+	return d.DialContext(ctx, u.network, addr)
 }
 
 // Read waits for as long as the exchange thinks the answer worth waiting for:

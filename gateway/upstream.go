@@ -21,6 +21,7 @@ const unlimited = int64(math.MaxInt32)
 type upstream struct {
 	instance string // empty for the control API
 	network  string // tcp or unix
+	connect  Dialer // optional: opens connections instead of the network
 	state    atomic.Int64
 	onIdle   func(*upstream) // called when a closed upstream has no request left
 
