@@ -9,8 +9,10 @@ package autoscale
 import (
 	"context"
 	"log/slog"
+	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fluxgate/fluxgate/router"
@@ -42,8 +44,10 @@ type Runtime interface {
 	Tail(ctx context.Context, in router.Instance, lines int) (string, error)
 	// Inspect looks at one container; CodeNotFound where there is none.
 	Inspect(ctx context.Context, in router.Instance) (router.Container, error)
-	// Containers lists ours on all nodes that answer.
-	Containers(ctx context.Context) ([]router.Container, error)
+	// Containers lists ours on the nodes that answer, and names these.
+	Containers(ctx context.Context) (list []router.Container, answered []string)
+	// Dial connects to where an instance on a node answers.
+	Dial(ctx context.Context, node, addr string) (net.Conn, error)
 	// Events calls fn for every event until ctx ends.
 	Events(ctx context.Context, fn func(router.ContainerEvent))
 	// Nodes are the nodes as last checked.
@@ -106,6 +110,7 @@ type Controller struct {
 	history *history
 	journal chan entry
 	kicks   chan string
+	leads   atomic.Bool // this process holds the lease, as of the last tick
 
 	mu     sync.Mutex
 	busy   map[string]bool    // instances that a goroutine of ours is lowering or removing

@@ -432,7 +432,7 @@ func TestReconcile(t *testing.T) {
 	}
 	t.Run("a container without a record is removed", func(t *testing.T) {
 		w := newWorld(t)
-		w.rt.containers["ghost-1-aa"] = &router.Container{ID: "g", Instance: "ghost-1-aa", App: "ghost", State: router.ContainerRunning}
+		w.rt.containers["ghost-1-aa"] = &router.Container{ID: "g", Node: "n1", Instance: "ghost-1-aa", App: "ghost", State: router.ContainerRunning}
 		if err := w.c.Reconcile(t.Context()); err != nil {
 			t.Fatal(err)
 		}

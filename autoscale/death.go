@@ -22,6 +22,8 @@ func (c *Controller) onEvent(ctx context.Context, e router.ContainerEvent) {
 				c.Log.Warn("records and containers not reconciled", "node", e.Node, "err", err)
 			}
 		})
+	case router.NodeLost:
+		c.goFor("abandon", c.abandonLost)
 	case router.NodeUnanswered:
 		c.Log.Warn("the node's event stream broke, connecting again", "node", e.Node)
 	}

@@ -158,7 +158,7 @@ func TestDescend(t *testing.T) {
 	add("dead", router.Failed, time.Minute, false)
 	add("just-dead", router.Failed, time.Second, false)
 	add("ready", router.Ready, 48*time.Hour, false)
-	got := descend(st, now, func(string) bool { return true })
+	got := descend(st, now, func(string) bool { return true }, nil)
 	want := map[string]router.Rung{"old-frozen": router.RungStopped, "old-stopped": router.RungAbsent, "dead": router.RungAbsent}
 	if len(got) != len(want) {
 		t.Fatalf("got %v, want %v", got, want)

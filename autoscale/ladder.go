@@ -26,7 +26,7 @@ func rest(p router.Policy, idle time.Duration, freezer bool) router.Rung {
 // descend lists the sleeping instances that have come to a lower rung than the
 // one they are on, by instance ID. Ready and draining ones are the business of
 // drains.
-func descend(st *router.AppState, now time.Time, freezer func(node string) bool) map[string]router.Rung {
+func descend(st *router.AppState, now time.Time, freezer func(node string) bool, leaving map[string]bool) map[string]router.Rung {
 	down := map[string]router.Rung{}
 	for _, in := range st.Instances {
 		if now.Before(in.Claim.Until) {
@@ -34,6 +34,8 @@ func descend(st *router.AppState, now time.Time, freezer func(node string) bool)
 		}
 		r := rest(st.App.Policy, now.Sub(in.IdleSince), freezer(in.Node))
 		switch {
+		case leaving[in.Node] && (in.State == router.Frozen || in.State == router.Stopped):
+			down[in.ID] = router.RungAbsent
 		case in.State == router.Failed && now.Sub(in.Since) > failedKept:
 			down[in.ID] = router.RungAbsent
 		case in.State == router.Frozen && r != router.RungFrozen:
@@ -46,9 +48,9 @@ func descend(st *router.AppState, now time.Time, freezer func(node string) bool)
 }
 
 // surplus chooses which ready instances to drain so that keep of the serving
-// release stay: all of other releases, and of the serving one those that became
-// ready last.
-func surplus(st *router.AppState, keep int) []string {
+// release stay: all of other releases, and of the serving one those on nodes
+// that are being drained, then those that became ready last.
+func surplus(st *router.AppState, keep int, leaving map[string]bool) []string {
 	var serving []router.Instance
 	var out []string
 	for _, in := range st.Instances {
@@ -61,14 +63,15 @@ func surplus(st *router.AppState, keep int) []string {
 		}
 	}
 	for len(serving) > keep {
-		newest := 0
+		first := 0
 		for i := range serving {
-			if serving[i].Since.After(serving[newest].Since) {
-				newest = i
+			a, b := serving[i], serving[first]
+			if leaving[a.Node] != leaving[b.Node] && leaving[a.Node] || leaving[a.Node] == leaving[b.Node] && a.Since.After(b.Since) {
+				first = i
 			}
 		}
-		out = append(out, serving[newest].ID)
-		serving = append(serving[:newest], serving[newest+1:]...)
+		out = append(out, serving[first].ID)
+		serving = append(serving[:first], serving[first+1:]...)
 	}
 	return out
 }

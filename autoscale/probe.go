@@ -14,11 +14,20 @@ import (
 // or 3xx answer where the release names a health path. It tries often at
 // first, for most servers listen within a few milliseconds, and ever more
 // seldom later. It ends with ctx; the error then says what the last try met.
-func probe(ctx context.Context, addr string, run router.Run) error {
-	try := func(ctx context.Context) error { return dial(ctx, addr) }
+func probe(ctx context.Context, dial dialer, addr string, run router.Run) error {
+	try := func(ctx context.Context) error {
+		conn, err := dial(ctx, addr)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	}
 	if run.Health != "" {
 		client := &http.Client{
-			Transport:     &http.Transport{DisableKeepAlives: true},
+			Transport: &http.Transport{
+				DisableKeepAlives: true,
+				DialContext:       func(ctx context.Context, _, addr string) (net.Conn, error) { return dial(ctx, addr) },
+			},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		}
 		try = func(ctx context.Context) error { return get(ctx, client, "http://"+addr+run.Health) }
@@ -50,13 +59,11 @@ func probe(ctx context.Context, addr string, run router.Run) error {
 	}
 }
 
-func dial(ctx context.Context, addr string) error {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", addr)
-	if err != nil {
-		return err
-	}
-	return conn.Close()
+// dialer connects to an address on the node of an instance.
+type dialer func(ctx context.Context, addr string) (net.Conn, error)
+
+func (c *Controller) dialer(node string) dialer {
+	return func(ctx context.Context, addr string) (net.Conn, error) { return c.Runtime.Dial(ctx, node, addr) }
 }
 
 func get(ctx context.Context, client *http.Client, url string) error {

@@ -70,7 +70,7 @@ func (c *Controller) claimStep(st *router.AppState, r *raising, s step, id strin
 	node := ""
 	if s == stepCreate {
 		var err error
-		if node, err = Place(c.Runtime.Nodes(), reserved(c.Catalog.All()), rel.Run.Reserve); err != nil {
+		if node, err = Place(usable(c.Runtime.Nodes()), reserved(c.Catalog.All()), rel.Run.Reserve); err != nil {
 			return err
 		}
 		id = router.NewInstanceID(st.App.Name, rel.Number)
@@ -143,7 +143,7 @@ func (c *Controller) probeOrDeath(ctx context.Context, r *raising, run router.Ru
 			cancel(router.Errorf(router.CodeFailed, "%s", reason))
 		}
 	}()
-	err := probe(pctx, r.in.Addr, run)
+	err := probe(pctx, c.dialer(r.in.Node), r.in.Addr, run)
 	death := context.Cause(pctx)
 	cancel(nil)
 	<-done

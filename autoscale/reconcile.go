@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/fluxgate/fluxgate/router"
@@ -16,15 +17,12 @@ const adoptDeadline = 3 * time.Second
 // process or of a node: what runs is adopted as it is, records without a
 // container are dropped, containers without a record removed. Instances that
 // somebody holds a claim on, or that this process is working on, are left to
-// them.
+// them, and so are those on nodes that do not answer.
 func (c *Controller) Reconcile(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	asOf := c.Now()
-	list, err := c.Runtime.Containers(ctx)
-	if err != nil {
-		return err
-	}
+	list, answered := c.Runtime.Containers(ctx)
 	seen := map[string]router.Container{}
 	apps := map[string]bool{}
 	for _, k := range list {
@@ -38,7 +36,7 @@ func (c *Controller) Reconcile(ctx context.Context) error {
 	}
 	known := map[string]bool{}
 	for app := range apps {
-		if err := c.reconcileApp(ctx, app, asOf, seen, known); err != nil {
+		if err := c.reconcileApp(ctx, app, asOf, answered, seen, known); err != nil {
 			return err
 		}
 	}
@@ -61,7 +59,7 @@ func (c *Controller) Reconcile(ctx context.Context) error {
 
 // reconcileApp brings one app's records up to what its containers are. Ids of
 // instances that have a record are added to known.
-func (c *Controller) reconcileApp(ctx context.Context, app string, asOf time.Time, seen map[string]router.Container, known map[string]bool) error {
+func (c *Controller) reconcileApp(ctx context.Context, app string, asOf time.Time, answered []string, seen map[string]router.Container, known map[string]bool) error {
 	var events []router.Event
 	_, err := c.Store.Update(ctx, app, func(st *router.AppState) error {
 		events = nil
@@ -72,7 +70,7 @@ func (c *Controller) reconcileApp(ctx context.Context, app string, asOf time.Tim
 		for _, in := range append([]router.Instance(nil), st.Instances...) {
 			known[in.ID] = true
 			// What changed after the list was made is not in it.
-			if c.working(in.ID) || in.Claim.Held(c.Gateway, now) || in.Since.After(asOf) {
+			if !slices.Contains(answered, in.Node) || c.working(in.ID) || in.Claim.Held(c.Gateway, now) || in.Since.After(asOf) {
 				continue
 			}
 			k, there := seen[in.ID]
@@ -160,7 +158,7 @@ func (c *Controller) adoptStarting(ctx context.Context, in router.Instance) {
 		return
 	}
 	pctx, cancel := context.WithTimeout(ctx, adoptDeadline)
-	err := probe(pctx, in.Addr, rel.Run)
+	err := probe(pctx, c.dialer(in.Node), in.Addr, rel.Run)
 	cancel()
 	if err == nil {
 		_, err = c.settle(ctx, in.App, []*raising{{in: in, rel: *rel}}, nil)

@@ -39,12 +39,16 @@ func (c *Controller) tick(ctx context.Context, led bool) bool {
 		if ctx.Err() == nil {
 			c.Log.Warn("no tick: Redis does not answer; what runs goes on, nothing scales down", "err", err)
 		}
+		c.leads.Store(false)
 		return false
 	}
 	c.saveUnsaved(tctx)
+	c.leads.Store(leads)
 	if !leads {
 		return false
 	}
+	c.voidClaims(tctx)
+	c.goFor("abandon", c.abandonLost)
 	if !led {
 		c.history = newHistory()
 		if err := c.Reconcile(ctx); err != nil {
@@ -117,15 +121,26 @@ func (c *Controller) govern(st *router.AppState, now time.Time) {
 	}
 	c.history.last[app] = d
 
+	leaving := c.leaving()
+	moving := 0 // serving instances on nodes that are being drained: their replacements come first
+	for _, in := range st.Instances {
+		if leaving[in.Node] && in.Release == current && (in.State == router.Ready || in.State == router.Starting) {
+			moving++
+		}
+	}
 	switch {
-	case d.Desired > have:
-		c.raiseTo(st, d.Desired, now)
-	case d.Desired < st.Count(current, router.Ready):
-		for _, id := range surplus(st, d.Desired) {
-			c.drain(app, id, now.Add(-o.Idle), d.Reason)
+	case d.Desired > have-moving:
+		c.raiseTo(st, d.Desired+moving, now)
+	case d.Desired < st.Count(current, router.Ready) && d.Desired+moving <= st.Count(current, router.Ready):
+		reason := d.Reason
+		if moving > 0 {
+			reason = "its node is being drained"
+		}
+		for _, id := range surplus(st, d.Desired, leaving) {
+			c.drain(app, id, now.Add(-o.Idle), reason)
 		}
 	default:
-		for _, id := range surplus(st, st.Count(current, router.Ready)) {
+		for _, id := range surplus(st, st.Count(current, router.Ready), leaving) {
 			c.drain(app, id, now, "another release serves")
 		}
 	}
@@ -137,7 +152,7 @@ func (c *Controller) govern(st *router.AppState, now time.Time) {
 			c.goFor(in.ID, func(ctx context.Context) { c.adoptStarting(ctx, in) })
 		}
 	}
-	for id, rung := range descend(st, now, c.freezer) {
+	for id, rung := range descend(st, now, c.freezer, leaving) {
 		c.sink(app, id, rung)
 	}
 }

@@ -185,13 +185,14 @@ type fakeRuntime struct {
 	hold       chan struct{}    // Start waits for it where set
 	tail       string
 	events     chan router.ContainerEvent
+	nodes      []router.Node
 }
 
 func newFakeRuntime(t *testing.T) *fakeRuntime {
 	t.Helper()
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok")) }))
 	t.Cleanup(srv.Close)
-	return &fakeRuntime{addr: srv.Listener.Addr().String(), containers: map[string]*router.Container{}, fail: map[string]error{}, events: make(chan router.ContainerEvent, 16)}
+	return &fakeRuntime{addr: srv.Listener.Addr().String(), containers: map[string]*router.Container{}, fail: map[string]error{}, events: make(chan router.ContainerEvent, 16), nodes: []router.Node{fakeNode("n1")}}
 }
 
 func (r *fakeRuntime) call(name, id string) error {
@@ -295,14 +296,24 @@ func (r *fakeRuntime) Inspect(_ context.Context, in router.Instance) (router.Con
 	return router.Container{}, router.Errorf(router.CodeNotFound, "no container")
 }
 
-func (r *fakeRuntime) Containers(context.Context) ([]router.Container, error) {
+func (r *fakeRuntime) Containers(context.Context) (out []router.Container, answered []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var out []router.Container
-	for _, k := range r.containers {
-		out = append(out, *k)
+	for _, n := range r.nodes {
+		if !n.Down {
+			answered = append(answered, n.Name)
+		}
 	}
-	return out, nil
+	for _, k := range r.containers {
+		if slices.Contains(answered, k.Node) {
+			out = append(out, *k)
+		}
+	}
+	return out, answered
+}
+
+func (r *fakeRuntime) Dial(ctx context.Context, _, addr string) (net.Conn, error) {
+	return new(net.Dialer).DialContext(ctx, "tcp", addr)
 }
 
 func (r *fakeRuntime) Events(ctx context.Context, fn func(router.ContainerEvent)) {
@@ -317,7 +328,38 @@ func (r *fakeRuntime) Events(ctx context.Context, fn func(router.ContainerEvent)
 }
 
 func (r *fakeRuntime) Nodes() []router.Node {
-	return []router.Node{{Name: "n1", Facts: router.NodeFacts{Freeze: true, Memory: 8 << 30}}}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.nodes)
+}
+
+// fakeNode is a node that can do everything.
+func fakeNode(name string) router.Node {
+	return router.Node{Name: name, Facts: router.NodeFacts{Freeze: true, Memory: 8 << 30}}
+}
+
+// lose makes a node unreachable; back ends that.
+func (r *fakeRuntime) lose(name string) { r.setLost(name, true) }
+func (r *fakeRuntime) back(name string) { r.setLost(name, false) }
+
+func (r *fakeRuntime) cordon(name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range r.nodes {
+		if r.nodes[i].Name == name {
+			r.nodes[i].Cordoned = true
+		}
+	}
+}
+
+func (r *fakeRuntime) setLost(name string, lost bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range r.nodes {
+		if r.nodes[i].Name == name {
+			r.nodes[i].Lost, r.nodes[i].Down = lost, lost
+		}
+	}
 }
 
 func (r *fakeRuntime) PruneImages(context.Context, []string) error { return nil }

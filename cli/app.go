@@ -63,6 +63,7 @@ func App() *cli.App {
 			domainsCommand(),
 			policyCommand(),
 			whyCommand(),
+			nodeCommand(),
 			tokenCommand(),
 			loginCommand(),
 			doctorCommand(),

@@ -16,8 +16,10 @@ func (g *gatewayProcess) openPodman(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	g.pool = podman.NewPool()
+	g.fleet = &fleet{g: g, owner: owner, own: map[string]bool{}, waiting: map[string]*connecting{}}
 	urls := g.Nodes
-	if len(urls) == 0 {
+	if len(urls) == 0 && !g.NoLocal {
 		if g.service, err = podman.StartService(ctx, g.dir.join("podman"), g.Log); err != nil {
 			return err
 		}
@@ -28,28 +30,67 @@ func (g *gatewayProcess) openPodman(ctx context.Context) error {
 		})
 		urls = []string{g.service.URL()}
 	}
-	var nodes []*podman.Node
+	g.onStop(func(context.Context) {
+		for _, n := range g.pool.Nodes() {
+			g.pool.Drop(n.Name).Close()
+		}
+	})
 	for i, url := range urls {
-		name := "local"
-		if i > 0 {
-			name = fmt.Sprintf("node%d", i+1)
-		}
-		n, err := podman.Connect(ctx, podman.Options{Name: name, URL: url, Owner: owner, DataDir: g.dir.path, Logger: g.Log})
-		if err != nil {
+		if err := g.ownNode(ctx, i, url, owner); err != nil {
 			return err
 		}
-		g.onStop(func(context.Context) { n.Close() })
-		facts, err := n.Check(ctx)
-		if err != nil {
-			return err
-		}
-		if err := g.store.PutNode(ctx, n.Node()); err != nil {
-			return err
-		}
-		g.say("node", "%s", describeNode(name, facts))
-		nodes = append(nodes, n)
 	}
-	g.pool = podman.NewPool(nodes...)
+	// Connect the nodes of all gateways; those that do not answer now may later.
+	stored, err := g.store.Nodes(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range stored {
+		if n.Gateway != "" {
+			continue
+		}
+		conn, err := podman.Connect(ctx, g.fleet.options(n))
+		if err != nil {
+			g.say("node", "%s does not answer: %v", n.Name, err)
+			continue
+		}
+		g.pool.Add(conn)
+		g.pool.Cordon(n.Name, n.Cordoned)
+		g.say("node", "%s", describeNode(n.Name, n.Facts))
+	}
+	if len(g.pool.Nodes()) == 0 {
+		g.say("node", "none yet; add one: fluxgate node add ssh://user@host")
+	}
+	return nil
+}
+
+// ownNode connects and checks a node that this gateway alone uses. With a Redis
+// that others may share, its name says whose it is.
+func (g *gatewayProcess) ownNode(ctx context.Context, i int, url, owner string) error {
+	name := "local"
+	if i > 0 {
+		name = fmt.Sprintf("node%d", i+1)
+	}
+	if g.Redis != "" {
+		name += "-" + g.id[max(0, len(g.id)-6):]
+	}
+	n, err := podman.Connect(ctx, podman.Options{Name: name, URL: url, Owner: owner, DataDir: g.dir.path, Logger: g.Log, Identity: g.SSHKey})
+	if err != nil {
+		return err
+	}
+	facts, err := n.Check(ctx)
+	if err != nil {
+		n.Close()
+		return err
+	}
+	g.pool.Add(n)
+	g.fleet.own[name] = true
+	node := n.Node()
+	node.Gateway = g.id
+	if err := g.store.PutNode(ctx, node); err != nil {
+		return err
+	}
+	g.say("node", "%s", describeNode(name, facts))
 	return nil
 }
 

@@ -34,7 +34,9 @@ type serveConfig struct {
 	HTTP      string // address:port
 	HTTPS     string
 	Redis     string   // URL; empty: a private one
-	Nodes     []string // Podman API URLs; empty: this machine's
+	Nodes     []string // Podman API URLs of this gateway alone; empty: this machine's
+	NoLocal   bool     // this machine runs no apps
+	SSHKey    string   // file of the private key for ssh:// nodes; empty: the agent's, or the user's own
 	Email     string
 	ACMECA    string
 	ACMERoot  string // file with certificates to trust when talking to ACMECA
@@ -54,6 +56,7 @@ type gatewayProcess struct {
 	redis   *state.Server // nil where --redis names another
 	service *podman.Service
 	pool    *podman.Pool
+	fleet   *fleet
 	catalog *router.Catalog
 	control *autoscale.Controller
 	edge    *gateway.Edge
@@ -195,7 +198,7 @@ func (g *gatewayProcess) assemble(context.Context) error {
 	g.onStop(func(context.Context) { g.control.Close() })
 	g.edge, err = gateway.New(gateway.Options{
 		Gateway: g.id, Domain: g.Domain, Catalog: g.catalog, Waker: g.control, Rates: g.store, Acks: g.store,
-		Kick: g.control.Kick, Suspect: g.control.Suspect, APIUpstream: g.apiSocket(), Certificates: g.store.Certificates(),
+		Kick: g.control.Kick, Suspect: g.control.Suspect, Dial: g.pool.Dial, APIUpstream: g.apiSocket(), Certificates: g.store.Certificates(),
 		Email: g.Email, ACMECA: g.ACMECA, ACMERoots: roots, PlainHTTP: g.PlainHTTP,
 		HTTP: g.http, HTTPS: g.https, Logger: g.Log,
 	})
@@ -235,6 +238,7 @@ func (g *gatewayProcess) startControl(ctx context.Context) error {
 		return fmt.Errorf("what runs already could not be adopted: %w", err)
 	}
 	g.background(g.control.Run)
+	g.background(g.fleet.follow)
 	running, apps := 0, g.catalog.All()
 	for _, st := range apps {
 		running += len(st.Instances)
@@ -247,7 +251,7 @@ func (g *gatewayProcess) startControl(ctx context.Context) error {
 func (g *gatewayProcess) openAPI(failed chan<- error) error {
 	server, err := api.New(api.Backend{
 		Apps: appliedStore{g.store, g.catalog}, Catalog: g.catalog, Deployer: g.control, Builder: g.pool,
-		Logs: logReader{g.pool, g.catalog}, History: g.store, Activity: g.store, Tokens: g.store, Doctor: g.doctor,
+		Logs: logReader{g.pool, g.catalog}, History: g.store, Activity: g.store, Tokens: g.store, Nodes: g.fleet, Doctor: g.doctor,
 		Domain: g.Domain, HTTPSPort: port(g.https), Version: Version, SpoolDir: g.dir.join("spool"), Logger: g.Log,
 	})
 	if err != nil {

@@ -29,7 +29,7 @@ func (n *Node) Create(ctx context.Context, in router.Instance, rel router.Releas
 	if err != nil {
 		return "", err
 	}
-	s := containerSpec(facts, rel.Image, rel.Run)
+	s := containerSpec(facts, n.publishAt(), rel.Image, rel.Run)
 	s.Name, s.Hostname, s.Labels = containerName(in.ID), in.App, n.labelsFor(in, rel)
 	s.Env, s.Command = rel.Environment(), rel.Run.Command
 	return n.createOnce(ctx, s)
@@ -92,8 +92,9 @@ func (n *Node) adopt(ctx context.Context, name, instance string) (id string, fou
 	return c.ID, true, nil
 }
 
-// containerSpec is what all our containers have in common.
-func containerSpec(facts router.NodeFacts, image string, run router.Run) *specgen.SpecGenerator {
+// containerSpec is what all our containers have in common. host is where their
+// ports are published, where they must be.
+func containerSpec(facts router.NodeFacts, host, image string, run router.Run) *specgen.SpecGenerator {
 	s := specgen.NewSpecGenerator(image, false)
 	s.RestartPolicy = "no" // whether and when to start again is the autoscaler's decision
 	s.Systemd = "false"
@@ -105,7 +106,7 @@ func containerSpec(facts router.NodeFacts, image string, run router.Run) *specge
 	s.NoNewPrivileges = true
 	s.NetNS = specgen.Namespace{NSMode: specgen.Bridge}
 	if !facts.Direct {
-		s.PortMappings = []nettypes.PortMapping{{HostIP: "127.0.0.1", ContainerPort: uint16(run.Port), Protocol: "tcp"}}
+		s.PortMappings = []nettypes.PortMapping{{HostIP: host, ContainerPort: uint16(run.Port), Protocol: "tcp"}}
 	}
 	s.ResourceLimits = resources(facts, run)
 	if facts.NoFile > 0 {

@@ -111,3 +111,24 @@ func (n *Node) load(ctx context.Context, a *site.Archive) error {
 
 // imageID is an ID as it stands in releases.
 func imageID(id string) string { return "sha256:" + strings.TrimPrefix(id, "sha256:") }
+
+// copyImage copies an image to another node, as a stream through this process.
+// Its ID stays the same.
+func (n *Node) copyImage(ctx context.Context, image string, to *Node) error {
+	sctx, end := n.call(ctx, copyCall)
+	defer end()
+	resp, err := n.request(sctx, http.MethodGet, "/images/"+strings.TrimPrefix(image, "sha256:")+"/get", url.Values{"format": {"docker-archive"}}, nil, "")
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	lctx, done := to.call(ctx, copyCall)
+	defer done()
+	loaded, err := to.request(lctx, http.MethodPost, "/images/load", url.Values{}, resp.Body, "application/x-tar")
+	if err != nil {
+		return err
+	}
+	to.log.Info("an image was copied to the node", "image", image, "from", n.name)
+	to.handOut(image)
+	return loaded.Body.Close()
+}

@@ -233,7 +233,7 @@ func (n *Node) addressOf(c *define.InspectContainerData) (string, error) {
 			published[port] = hosts[0].HostPort
 		}
 	}
-	addr, err := address(facts.Direct, ip, published, c.Config.Labels[labelPort])
+	addr, err := address(facts.Direct, ip, n.publishAt(), published, c.Config.Labels[labelPort])
 	if err != nil {
 		return "", router.Errorf(router.CodeInternal, "node %s, container %s: %w", n.name, c.Name, err)
 	}

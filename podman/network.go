@@ -97,17 +97,18 @@ func newNetwork(name, owner string) nettypes.Network {
 	}
 }
 
-// address is where a running container's port answers, from here.
-func address(direct bool, ip string, published map[string]string, port string) (string, error) {
+// address is where a running container's port answers, from here: at its own
+// address, or at host where it is published.
+func address(direct bool, ip, host string, published map[string]string, port string) (string, error) {
 	if direct {
 		if ip == "" {
 			return "", router.Errorf(router.CodeInternal, "the container has no address")
 		}
 		return net.JoinHostPort(ip, port), nil
 	}
-	host, ok := published[port+"/tcp"]
+	at, ok := published[port+"/tcp"]
 	if !ok {
 		return "", router.Errorf(router.CodeInternal, "the container's port %s is not published", port)
 	}
-	return net.JoinHostPort("127.0.0.1", host), nil
+	return net.JoinHostPort(host, at), nil
 }

@@ -7,8 +7,12 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,6 +39,7 @@ const (
 	quickCall  = 10 * time.Second // reads, pause and unpause
 	changeCall = 60 * time.Second // create, start and remove, many of them at once
 	buildCall  = time.Hour
+	copyCall   = 15 * time.Minute // one image from one node to another
 )
 
 // Options say how to reach a node.
@@ -45,6 +50,12 @@ type Options struct {
 	DataDir string            // the logs of removed containers are kept in its folder logs, uploads while they are built in tmp
 	Labels  map[string]string // of the node
 	Logger  *slog.Logger      // slog.Default() where nil
+
+	Address  string           // data address: containers' ports are published there and reached there; empty: at the containers' own addresses or on loopback
+	Tunnel   bool             // for ssh: requests travel through the connection to ports published on the node's loopback
+	HostKey  string           // for ssh: the pinned key
+	Identity string           // for ssh: file of the private key; empty: the agent, then the user's default keys
+	Facts    router.NodeFacts // of an earlier Check; with Checked set, none is needed
 }
 
 // Node is one machine's Podman. All methods may be called concurrently; none
@@ -59,6 +70,14 @@ type Node struct {
 	archive          *archive
 	facts            atomic.Pointer[router.NodeFacts]
 	network          networkOnce
+	address          string
+	tunnelled        bool
+	hostKey          string
+	tunnel           *Tunnel    // for ssh
+	forward          *Forwarder // for ssh: the local end of the node's socket
+	cordoned         atomic.Bool
+	broken           atomic.Bool // the engine does not answer
+	lost             atomic.Bool // the machine does not answer
 
 	builtMu sync.Mutex
 	built   map[string]time.Time // image ID -> when handed out: not to be pruned before anybody could record it
@@ -76,35 +95,96 @@ func Connect(ctx context.Context, o Options) (*Node, error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
+	n := &Node{
+		name: o.Name, url: o.URL, owner: o.Owner, labels: o.Labels, dataDir: o.DataDir,
+		address: o.Address, tunnelled: o.Tunnel, hostKey: o.HostKey,
+		log: o.Logger.With("node", o.Name), archive: newArchive(o.DataDir), built: make(map[string]time.Time),
+	}
+	if !o.Facts.Checked.IsZero() {
+		n.facts.Store(&o.Facts)
+	}
 	ctx, cancel := context.WithTimeout(ctx, quickCall)
 	defer cancel()
-	conn, err := bindings.NewConnection(ctx, o.URL)
+	if err := n.connect(ctx, o.Identity); err != nil {
+		n.Close()
+		return nil, err
+	}
+	return n, nil
+}
+
+// connect opens the way to the engine: its socket itself, or one of ours that
+// leads to it through SSH.
+func (n *Node) connect(ctx context.Context, identity string) error {
+	url := n.url
+	if strings.HasPrefix(url, "ssh://") {
+		var err error
+		if n.tunnel, err = NewTunnel(SSHOptions{URL: n.url, HostKey: n.hostKey, Identity: identity, Logger: n.log}); err != nil {
+			return err
+		}
+		// The bindings tell nobody why a connection failed: find out first.
+		probe, err := n.tunnel.Dial(ctx, "unix", "")
+		if err != nil {
+			return err
+		}
+		_ = probe.Close()
+		dir := filepath.Join(n.dataDir, "nodes")
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return router.Errorf(router.CodeInternal, "the folder for the nodes' sockets cannot be made: %w", err)
+		}
+		socket := filepath.Join(dir, n.name+".sock")
+		if len(socket) > socketPath {
+			return router.Errorf(router.CodeInvalid, "the path %s is longer than a socket's may be (%d bytes): choose a shorter data folder or node name", socket, socketPath)
+		}
+		n.forward, err = Forward(socket, func(ctx context.Context) (net.Conn, error) { return n.tunnel.Dial(ctx, "unix", "") }, n.log)
+		if err != nil {
+			return err
+		}
+		url = "unix://" + socket
+	}
+	conn, err := bindings.NewConnection(ctx, url)
 	if err != nil {
-		e := router.Errorf(router.CodeUnavailable, "Podman does not answer at %s: is `podman system service` running there? (%w)", o.URL, err)
-		return nil, e
+		return router.Errorf(router.CodeUnavailable, "Podman does not answer at %s: is `podman system service` running there? (%w)", n.url, err)
 	}
 	c, err := bindings.GetClient(conn)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	// The bindings leave two idle connections per host, which is a new
 	// connection for nearly every call when many start at once.
 	if t, ok := c.Client.Transport.(*http.Transport); ok {
 		t.MaxIdleConns, t.MaxIdleConnsPerHost, t.IdleConnTimeout = 64, 64, time.Minute
 	}
-	return &Node{
-		name: o.Name, url: o.URL, owner: o.Owner, labels: o.Labels, dataDir: o.DataDir,
-		log: o.Logger.With("node", o.Name), conn: conn, client: c.Client,
-		archive: newArchive(o.DataDir), built: make(map[string]time.Time),
-	}, nil
+	n.conn, n.client = conn, c.Client
+	return nil
 }
 
-// Close drops idle connections. Calls under way are not disturbed.
-func (n *Node) Close() { n.client.CloseIdleConnections() }
+// Close drops idle connections, and the SSH connection where there is one.
+func (n *Node) Close() {
+	if n.client != nil {
+		n.client.CloseIdleConnections()
+	}
+	if n.forward != nil {
+		_ = n.forward.Close()
+	}
+	if n.tunnel != nil {
+		_ = n.tunnel.Close()
+	}
+}
+
+// publishAt is the node's address on which containers' ports are published.
+func (n *Node) publishAt() string {
+	if n.address != "" && !n.tunnelled {
+		return n.address
+	}
+	return "127.0.0.1"
+}
 
 // Node is what is known of the node, the facts of its last Check among it.
 func (n *Node) Node() router.Node {
-	node := router.Node{Name: n.name, URL: n.url, Labels: n.labels}
+	node := router.Node{
+		Name: n.name, URL: n.url, Labels: n.labels, Address: n.address, Tunnel: n.tunnelled, HostKey: n.hostKey,
+		Cordoned: n.cordoned.Load(), Down: n.broken.Load() || n.lost.Load(), Lost: n.lost.Load(),
+	}
 	if f := n.facts.Load(); f != nil {
 		node.Facts = *f
 	}

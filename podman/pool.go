@@ -5,48 +5,123 @@ import (
 	"errors"
 	"hash/fnv"
 	"io"
+	"net"
+	"slices"
 	"sort"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/singleflight"
 
 	"github.com/fluxgate/fluxgate/router"
 )
 
 // Pool is the nodes of a gateway. Its methods choose the node by the instance;
-// they are the Node's otherwise. A Pool may be used concurrently.
+// they are the Node's otherwise. Nodes may come and go. A Pool may be used
+// concurrently.
 type Pool struct {
-	nodes  []*Node
-	byName map[string]*Node
+	mu      sync.Mutex // held by those who change the members
+	members atomic.Pointer[members]
+	copies  singleflight.Group // of images, by node and image
 }
 
-// NewPool is a pool of nodes, each with a name of its own; at least one. They
-// stay the caller's to close.
+// members is one state of a Pool; it never changes.
+type members struct {
+	nodes   []*Node // by name
+	byName  map[string]*Node
+	changed chan struct{} // closed when another state has come
+}
+
+// NewPool is a pool of nodes, each with a name of its own. They stay the
+// caller's to close.
 func NewPool(nodes ...*Node) *Pool {
-	p := &Pool{nodes: nodes, byName: make(map[string]*Node, len(nodes))}
+	p := &Pool{}
+	p.members.Store(&members{byName: map[string]*Node{}, changed: make(chan struct{})})
 	for _, n := range nodes {
-		p.byName[n.name] = n
-		if n.archive.dir == nodes[0].archive.dir {
-			n.archive = nodes[0].archive // one writer per file
-		}
+		p.Add(n)
 	}
 	return p
 }
 
+// Add puts a node into the pool. It returns the one of the same name that it
+// replaces, or nil.
+func (p *Pool) Add(n *Node) (old *Node) {
+	p.change(func(nodes []*Node) []*Node {
+		if len(nodes) > 0 && n.archive.dir == nodes[0].archive.dir {
+			n.archive = nodes[0].archive // one writer per file
+		}
+		nodes = slices.DeleteFunc(nodes, func(o *Node) bool {
+			if o.name == n.name {
+				old = o
+			}
+			return o.name == n.name
+		})
+		return append(nodes, n)
+	})
+	return old
+}
+
+// Drop takes a node out of the pool and returns it; nil where it was not there.
+func (p *Pool) Drop(name string) (old *Node) {
+	p.change(func(nodes []*Node) []*Node {
+		return slices.DeleteFunc(nodes, func(o *Node) bool {
+			if o.name == name {
+				old = o
+			}
+			return o.name == name
+		})
+	})
+	return old
+}
+
+func (p *Pool) change(fn func([]*Node) []*Node) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.members.Load()
+	next := &members{nodes: fn(slices.Clone(now.nodes)), byName: map[string]*Node{}, changed: make(chan struct{})}
+	sort.Slice(next.nodes, func(i, j int) bool { return next.nodes[i].name < next.nodes[j].name })
+	for _, n := range next.nodes {
+		next.byName[n.name] = n
+	}
+	p.members.Store(next)
+	close(now.changed)
+}
+
+func (p *Pool) nodes() []*Node { return p.members.Load().nodes }
+
 func (p *Pool) node(name string) (*Node, error) {
-	if n, ok := p.byName[name]; ok {
+	if n, ok := p.members.Load().byName[name]; ok {
 		return n, nil
 	}
 	return nil, router.Errorf(router.CodeNotFound, "there is no node %q", name)
 }
 
+// at is the node of an instance. Where it is not in the pool, it may be there
+// all the same, for others: CodeUnavailable.
+func (p *Pool) at(in router.Instance) (*Node, error) {
+	n, err := p.node(in.Node)
+	if err != nil {
+		err = router.Errorf(router.CodeUnavailable, "instance %s is on node %q, which this gateway cannot reach", in.ID, in.Node)
+	}
+	return n, err
+}
+
 // Nodes are the nodes with their facts, by name.
 func (p *Pool) Nodes() []router.Node {
-	out := make([]router.Node, len(p.nodes))
-	for i, n := range p.nodes {
+	nodes := p.nodes()
+	out := make([]router.Node, len(nodes))
+	for i, n := range nodes {
 		out[i] = n.Node()
 	}
-	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
 	return out
+}
+
+// Cordon sets whether a node takes no new instances.
+func (p *Pool) Cordon(name string, on bool) {
+	if n, err := p.node(name); err == nil {
+		n.cordoned.Store(on)
+	}
 }
 
 // Facts are what the last check of a node found.
@@ -59,35 +134,84 @@ func (p *Pool) Facts(node string) (router.NodeFacts, bool) {
 	return facts, err == nil
 }
 
-// Place is the node for an app: where its images are built, and so where its
-// instances can run. It is always the same one while the nodes are.
-func (p *Pool) Place(app string) string { return p.place(app).name }
-
-func (p *Pool) place(app string) *Node {
+// place is the node where an app's images are built: the same one while the
+// nodes are.
+func (p *Pool) place(app string) (*Node, error) {
 	var best *Node
 	var high uint64
-	for _, n := range p.nodes { // rendezvous hashing: a node more or less moves few apps
+	for _, n := range p.nodes() { // rendezvous hashing: a node more or less moves few apps
+		if node := n.Node(); node.Down || node.Cordoned {
+			continue
+		}
 		h := fnv.New64a()
 		_, _ = io.WriteString(h, app+"\x00"+n.name)
 		if v := h.Sum64(); best == nil || v > high {
 			best, high = n, v
 		}
 	}
-	return best
+	if best == nil {
+		return nil, router.Errorf(router.CodeUnavailable, "no node answers at present: `fluxgate node ls` shows them")
+	}
+	return best, nil
 }
 
-// Create is Node.Create on the instance's node.
+// Create is Node.Create on the instance's node. An image that is not there is
+// brought from a node that has it.
 func (p *Pool) Create(ctx context.Context, in router.Instance, rel router.Release) (string, error) {
-	n, err := p.node(in.Node)
+	n, err := p.at(in)
 	if err != nil {
+		return "", err
+	}
+	id, err := n.Create(ctx, in, rel)
+	if !isCode(err, router.CodeNotFound) {
+		return id, err
+	}
+	if err := p.bring(ctx, n, rel.Image); err != nil {
 		return "", err
 	}
 	return n.Create(ctx, in, rel)
 }
 
+// bring copies an image to a node, once however many want it there. It goes on
+// where the one who asked first gives up: the next try finds it there.
+func (p *Pool) bring(ctx context.Context, to *Node, image string) error {
+	done := p.copies.DoChan(to.name+" "+image, func() (any, error) {
+		cctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), copyCall)
+		defer cancel()
+		var errs []error
+		for _, from := range p.nodes() {
+			if from == to || from.Node().Down {
+				continue
+			}
+			switch there, err := from.ImageExists(cctx, image); {
+			case err != nil:
+				errs = append(errs, err)
+				continue
+			case !there:
+				continue
+			}
+			err := from.copyImage(cctx, image, to)
+			if err == nil {
+				return nil, nil
+			}
+			errs = append(errs, err)
+		}
+		if len(errs) == 0 {
+			return nil, router.Errorf(router.CodeUnavailable, "no node that answers has the image %s: push the app again", image)
+		}
+		return nil, errors.Join(errs...)
+	})
+	select {
+	case r := <-done:
+		return r.Err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // Start is Node.Start on the instance's node.
 func (p *Pool) Start(ctx context.Context, in router.Instance) (string, error) {
-	n, err := p.node(in.Node)
+	n, err := p.at(in)
 	if err != nil {
 		return "", err
 	}
@@ -96,7 +220,7 @@ func (p *Pool) Start(ctx context.Context, in router.Instance) (string, error) {
 
 // Freeze is Node.Freeze on the instance's node.
 func (p *Pool) Freeze(ctx context.Context, in router.Instance) error {
-	n, err := p.node(in.Node)
+	n, err := p.at(in)
 	if err != nil {
 		return err
 	}
@@ -105,7 +229,7 @@ func (p *Pool) Freeze(ctx context.Context, in router.Instance) error {
 
 // Thaw is Node.Thaw on the instance's node.
 func (p *Pool) Thaw(ctx context.Context, in router.Instance) error {
-	n, err := p.node(in.Node)
+	n, err := p.at(in)
 	if err != nil {
 		return err
 	}
@@ -114,7 +238,7 @@ func (p *Pool) Thaw(ctx context.Context, in router.Instance) error {
 
 // Stop is Node.Stop on the instance's node.
 func (p *Pool) Stop(ctx context.Context, in router.Instance, grace time.Duration) error {
-	n, err := p.node(in.Node)
+	n, err := p.at(in)
 	if err != nil {
 		return err
 	}
@@ -123,7 +247,7 @@ func (p *Pool) Stop(ctx context.Context, in router.Instance, grace time.Duration
 
 // Remove is Node.Remove on the instance's node.
 func (p *Pool) Remove(ctx context.Context, in router.Instance) error {
-	n, err := p.node(in.Node)
+	n, err := p.at(in)
 	if err != nil {
 		return err
 	}
@@ -132,56 +256,123 @@ func (p *Pool) Remove(ctx context.Context, in router.Instance) error {
 
 // Inspect is Node.Inspect on the instance's node.
 func (p *Pool) Inspect(ctx context.Context, in router.Instance) (router.Container, error) {
-	n, err := p.node(in.Node)
+	n, err := p.at(in)
 	if err != nil {
 		return router.Container{}, err
 	}
 	return n.Inspect(ctx, in)
 }
 
+// Dial is Node.Dial of the named node. An address of a node that is not in the
+// pool is dialled as it stands.
+func (p *Pool) Dial(ctx context.Context, node, addr string) (net.Conn, error) {
+	if n, err := p.node(node); err == nil {
+		return n.Dial(ctx, addr)
+	}
+	return new(net.Dialer).DialContext(ctx, "tcp", addr)
+}
+
 // Tail is Node.Tail on the instance's node.
 func (p *Pool) Tail(ctx context.Context, in router.Instance, lines int) (string, error) {
-	n, err := p.node(in.Node)
+	n, err := p.at(in)
 	if err != nil {
 		return "", err
 	}
 	return n.Tail(ctx, in, lines)
 }
 
-// Containers are those of all nodes. Where a node does not answer, the others'
-// come together with the error.
-func (p *Pool) Containers(ctx context.Context) ([]router.Container, error) {
-	lists := make([][]router.Container, len(p.nodes))
-	errs := make([]error, len(p.nodes))
-	p.each(func(i int, n *Node) { lists[i], errs[i] = n.Containers(ctx) })
-	var all []router.Container
-	for _, l := range lists {
-		all = append(all, l...)
+// Containers are those of all nodes that answer, and which nodes these are.
+func (p *Pool) Containers(ctx context.Context) (all []router.Container, answered []string) {
+	nodes := p.nodes()
+	lists := make([][]router.Container, len(nodes))
+	errs := make([]error, len(nodes))
+	each(nodes, func(i int, n *Node) {
+		if n.lost.Load() {
+			errs[i] = errLost
+			return
+		}
+		lists[i], errs[i] = n.Containers(ctx)
+	})
+	for i, n := range nodes {
+		if errs[i] != nil {
+			n.log.Warn("the node's containers cannot be listed", "error", errs[i])
+			continue
+		}
+		all = append(all, lists[i]...)
+		answered = append(answered, n.name)
 	}
-	return all, errors.Join(errs...)
+	return all, answered
 }
 
-// Events is Node.Events of all nodes. fn is called by one goroutine at a time.
+var errLost = errors.New("the node is lost")
+
+// Events is Node.Events of all nodes, those among them that come later; and it
+// tells when a node is lost. fn is called by one goroutine at a time.
 func (p *Pool) Events(ctx context.Context, fn func(router.ContainerEvent)) {
 	var mu sync.Mutex
-	p.each(func(_ int, n *Node) {
-		n.Events(ctx, func(e router.ContainerEvent) {
-			mu.Lock()
-			defer mu.Unlock()
+	tell := func(e router.ContainerEvent) {
+		mu.Lock()
+		defer mu.Unlock()
+		if ctx.Err() == nil {
 			fn(e)
-		})
-	})
+		}
+	}
+	following := map[*Node]context.CancelFunc{}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for ctx.Err() == nil {
+		now := p.members.Load()
+		for n, stop := range following {
+			if now.byName[n.name] != n {
+				stop()
+				delete(following, n)
+			}
+		}
+		for _, n := range now.nodes {
+			if following[n] != nil {
+				continue
+			}
+			nctx, stop := context.WithCancel(ctx)
+			following[n] = stop
+			wg.Go(func() { n.watchReach(nctx, tell) })
+			wg.Go(func() {
+				n.Events(nctx, func(e router.ContainerEvent) {
+					switch e.Kind {
+					case router.NodeConnected:
+						n.broken.Store(false)
+					case router.NodeUnanswered:
+						n.broken.Store(true)
+					}
+					tell(e)
+				})
+			})
+		}
+		select {
+		case <-now.changed:
+		case <-ctx.Done():
+		}
+	}
+	for _, stop := range following {
+		stop()
+	}
 }
 
-// Build is Node.Build on the node where Place puts the app.
+// Build is Node.Build on a node that it chooses by the app.
 func (p *Pool) Build(ctx context.Context, app string, src router.Source, files io.Reader, out io.Writer) (string, error) {
-	return p.place(app).Build(ctx, app, src, files, out)
+	n, err := p.place(app)
+	if err != nil {
+		return "", err
+	}
+	return n.Build(ctx, app, src, files, out)
 }
 
 // ImageExists reports whether any node has the image.
 func (p *Pool) ImageExists(ctx context.Context, image string) (bool, error) {
-	errs := make([]error, 0, len(p.nodes))
-	for _, n := range p.nodes {
+	var errs []error
+	for _, n := range p.nodes() {
+		if n.lost.Load() {
+			continue
+		}
 		ok, err := n.ImageExists(ctx, image)
 		if ok {
 			return true, nil
@@ -191,10 +382,15 @@ func (p *Pool) ImageExists(ctx context.Context, image string) (bool, error) {
 	return false, errors.Join(errs...)
 }
 
-// PruneImages is Node.PruneImages on all nodes.
+// PruneImages is Node.PruneImages on all nodes that answer.
 func (p *Pool) PruneImages(ctx context.Context, keep []string) error {
-	errs := make([]error, len(p.nodes))
-	p.each(func(i int, n *Node) { errs[i] = n.PruneImages(ctx, keep) })
+	nodes := p.nodes()
+	errs := make([]error, len(nodes))
+	each(nodes, func(i int, n *Node) {
+		if !n.Node().Down {
+			errs[i] = n.PruneImages(ctx, keep)
+		}
+	})
 	return errors.Join(errs...)
 }
 
@@ -204,19 +400,29 @@ func (p *Pool) PruneImages(ctx context.Context, keep []string) error {
 // lines are followed.
 func (p *Pool) Logs(ctx context.Context, app string, instances []router.Instance, o LogOptions, fn func(router.LogLine) error) error {
 	source := func(in router.Instance) (*Node, bool) {
-		n, ok := p.byName[in.Node]
-		return n, ok
+		n, err := p.node(in.Node)
+		return n, err == nil
 	}
-	return appLogs{app, source, p.nodes[0].archive}.run(ctx, instances, o, fn)
+	nodes := p.nodes()
+	if len(nodes) == 0 {
+		return nil
+	}
+	return appLogs{app, source, nodes[0].archive}.run(ctx, instances, o, fn)
 }
 
 // DropLogs forgets what is kept of the logs of an app that is removed.
-func (p *Pool) DropLogs(app string) error { return p.nodes[0].archive.drop(app) }
+func (p *Pool) DropLogs(app string) error {
+	nodes := p.nodes()
+	if len(nodes) == 0 {
+		return nil
+	}
+	return nodes[0].archive.drop(app)
+}
 
 // each runs fn for every node at once and waits.
-func (p *Pool) each(fn func(i int, n *Node)) {
+func each(nodes []*Node, fn func(i int, n *Node)) {
 	var wg sync.WaitGroup
-	for i, n := range p.nodes {
+	for i, n := range nodes {
 		wg.Go(func() { fn(i, n) })
 	}
 	wg.Wait()

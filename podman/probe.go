@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"time"
@@ -38,7 +39,7 @@ func (n *Node) probeImage(ctx context.Context) (string, error) {
 
 // tryRuntime only runs a container.
 func (n *Node) tryRuntime(ctx context.Context, image string, facts *router.NodeFacts) error {
-	s := probeSpec(n.owner, image, *facts)
+	s := n.probeSpec(image, *facts)
 	s.NetNS, s.PortMappings = specgen.Namespace{NSMode: specgen.NoNetwork}, nil
 	return n.withProbe(ctx, s, func(*define.InspectContainerData) error { return nil })
 }
@@ -48,7 +49,7 @@ func (n *Node) tryRuntime(ctx context.Context, image string, facts *router.NodeF
 func (n *Node) tryNode(ctx context.Context, image string, facts *router.NodeFacts) error {
 	// A container of a local engine run by root is on a bridge of this machine.
 	u, err := url.Parse(n.url)
-	facts.Direct = err == nil && u.Scheme == "unix" && !facts.Rootless
+	facts.Direct = err == nil && u.Scheme == "unix" && n.address == "" && !facts.Rootless
 	if facts.Direct {
 		reached, err := n.tryReach(ctx, image, facts)
 		if err != nil || reached {
@@ -59,7 +60,7 @@ func (n *Node) tryNode(ctx context.Context, image string, facts *router.NodeFact
 	}
 	reached, err := n.tryReach(ctx, image, facts)
 	if err == nil && !reached {
-		err = router.Errorf(router.CodeUnavailable, "a container runs on node %s, but its port, published on 127.0.0.1 there, cannot be reached from here", n.name)
+		err = router.Errorf(router.CodeUnavailable, "a container runs on node %s, but its port, published on %s there, cannot be reached from here: name another address of the node (--address), or let requests travel through SSH (--tunnel)", n.name, n.publishAt())
 	}
 	return err
 }
@@ -69,16 +70,16 @@ func (n *Node) tryReach(ctx context.Context, image string, facts *router.NodeFac
 	if err := n.ensureNetwork(ctx); err != nil {
 		return false, err
 	}
-	s := probeSpec(n.owner, image, *facts)
+	s := n.probeSpec(image, *facts)
 	s.Networks = map[string]nettypes.PerNetworkOptions{n.networkName(): {}}
 	nonce := s.Env["NONCE"]
 	err = n.withProbe(ctx, s, func(c *define.InspectContainerData) error {
-		addr, err := probeAddress(c, facts.Direct)
+		addr, err := n.probeAddress(c, facts.Direct)
 		if err != nil {
 			return err
 		}
 		var limits enforced
-		if limits, reached = askProbe(ctx, addr, nonce, probeAnswer); !reached {
+		if limits, reached = n.askProbe(ctx, addr, nonce, probeAnswer); !reached {
 			return ctx.Err()
 		}
 		limits.compare(facts)
@@ -87,13 +88,13 @@ func (n *Node) tryReach(ctx context.Context, image string, facts *router.NodeFac
 	return reached, err
 }
 
-func probeSpec(owner, image string, facts router.NodeFacts) *specgen.SpecGenerator {
+func (n *Node) probeSpec(image string, facts router.NodeFacts) *specgen.SpecGenerator {
 	nonce := rand.Text()
-	s := containerSpec(facts, image, router.Run{Port: probePort, CPU: probeCPU, Memory: probeMemory})
+	s := containerSpec(facts, n.publishAt(), image, router.Run{Port: probePort, CPU: probeCPU, Memory: probeMemory})
 	s.Name = containerName("probe-" + nonce)
 	s.Command = []string{"-probe"}
 	s.Env = map[string]string{"PORT": fmt.Sprint(probePort), "NONCE": nonce}
-	s.Labels = map[string]string{labelProbe: owner, labelPort: fmt.Sprint(probePort)}
+	s.Labels = map[string]string{labelProbe: n.owner, labelPort: fmt.Sprint(probePort)}
 	return s
 }
 
@@ -126,7 +127,7 @@ func (n *Node) withProbe(ctx context.Context, s *specgen.SpecGenerator, fn func(
 	return fn(c)
 }
 
-func probeAddress(c *define.InspectContainerData, direct bool) (string, error) {
+func (n *Node) probeAddress(c *define.InspectContainerData, direct bool) (string, error) {
 	var ip string
 	for _, net := range c.NetworkSettings.Networks {
 		ip = net.IPAddress
@@ -137,7 +138,7 @@ func probeAddress(c *define.InspectContainerData, direct bool) (string, error) {
 			published[port] = hosts[0].HostPort
 		}
 	}
-	return address(direct, ip, published, fmt.Sprint(probePort))
+	return address(direct, ip, n.publishAt(), published, fmt.Sprint(probePort))
 }
 
 // enforced is what the probe's program says of its own limits.
@@ -147,10 +148,13 @@ type enforced struct {
 }
 
 // askProbe asks until the program answers; another program's answer is none.
-func askProbe(ctx context.Context, addr, nonce string, patience time.Duration) (enforced, bool) {
+func (n *Node) askProbe(ctx context.Context, addr, nonce string, patience time.Duration) (enforced, bool) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	client := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext:       func(ctx context.Context, _, addr string) (net.Conn, error) { return n.Dial(ctx, addr) },
+	}}
 	for {
 		var e enforced
 		if req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/", nil); err == nil {
@@ -197,12 +201,12 @@ func (n *Node) probeFreezer(ctx context.Context, name, addr, nonce string, facts
 		facts.Diagnosis = append(facts.Diagnosis, "containers cannot be frozen, so idle apps are stopped instead and wake more slowly: "+engineText(err))
 		return nil
 	}
-	_, awake := askProbe(ctx, addr, nonce, 100*time.Millisecond)
+	_, awake := n.askProbe(ctx, addr, nonce, 100*time.Millisecond)
 	if err := containers.Unpause(cctx, name, nil); err != nil {
 		facts.Diagnosis = append(facts.Diagnosis, "frozen containers cannot be thawed, so idle apps are stopped instead: "+engineText(err))
 		return ctx.Err()
 	}
-	if _, back := askProbe(ctx, addr, nonce, probeAnswer); awake || !back {
+	if _, back := n.askProbe(ctx, addr, nonce, probeAnswer); awake || !back {
 		facts.Diagnosis = append(facts.Diagnosis, "freezing containers has no effect there, so idle apps are stopped instead")
 		return ctx.Err()
 	}

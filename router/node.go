@@ -1,6 +1,10 @@
 package router
 
-import "time"
+import (
+	"net"
+	"net/url"
+	"time"
+)
 
 // Node is one machine's Podman API.
 type Node struct {
@@ -9,8 +13,10 @@ type Node struct {
 	Address  string // data address: an IP address of the node at which gateways reach published ports; empty: this machine, or tunnelled
 	Tunnel   bool   // requests travel through the node's SSH connection; no port of the node is open
 	HostKey  string // pinned SSH host key: "ssh-ed25519 AAAA…"
+	Gateway  string // the gateway whose own machine it is: only that one uses it; empty: every gateway does
 	Cordoned bool   // takes no new instances: it is being drained, or was
-	Down     bool   // does not answer at present; each gateway's own finding, not stored
+	Down     bool   // its engine does not answer at present; each gateway's own finding, not stored
+	Lost     bool   // the machine cannot be reached: what runs there serves nobody; implies Down, not stored either
 	Facts    NodeFacts
 	Labels   map[string]string
 }
@@ -79,7 +85,8 @@ type ContainerEventKind string
 const (
 	ContainerDied  ContainerEventKind = "died"
 	NodeConnected  ContainerEventKind = "connected" // the stream is open, perhaps again: events before it may have been missed
-	NodeUnanswered ContainerEventKind = "lost"      // the stream broke; connecting again
+	NodeUnanswered ContainerEventKind = "broken"    // the stream broke; connecting again
+	NodeLost       ContainerEventKind = "lost"      // the machine cannot be reached: nothing on it serves any more
 )
 
 // LogLine is one line that a container wrote.
@@ -88,4 +95,42 @@ type LogLine struct {
 	Instance string    `json:"instance"`
 	Stream   string    `json:"stream" enum:"stdout,stderr"`
 	Text     string    `json:"text"`
+}
+
+// CheckNodeURL is everything that is wrong with how a node is to be reached: by
+// the URL of its Podman API, its data address, and whether requests travel
+// through SSH.
+func CheckNodeURL(raw, address string, tunnel bool) []Violation {
+	var bad []Violation
+	refuse := func(field, value, limit, remedy string) {
+		bad = append(bad, Violation{Field: field, Value: value, Limit: limit, Remedy: remedy})
+	}
+	u, err := url.Parse(raw)
+	if err != nil {
+		refuse("url", "(not shown)", "the URL of a Podman API", "write ssh://user@host[:port][/socket], unix:///socket or tcp://host:port")
+		return bad
+	}
+	_, password := u.User.Password()
+	switch {
+	case password:
+		refuse("url", u.Redacted(), "no password in it", "let the gateway log in with a key")
+	case u.Scheme == "unix" && (u.Host != "" || u.Path == ""),
+		u.Scheme == "tcp" && (u.Port() == "" || u.Path != ""),
+		u.Scheme == "ssh" && (u.Hostname() == "" || u.User.Username() == ""),
+		u.Scheme != "unix" && u.Scheme != "tcp" && u.Scheme != "ssh":
+		refuse("url", raw, "ssh://user@host[:port][/socket], unix:///socket or tcp://host:port", "write it like one of these")
+	}
+	if address != "" && net.ParseIP(address) == nil {
+		refuse("address", address, "an IP address of the node", "write the one that gateways reach, such as 10.0.0.7")
+	}
+	if ip := net.ParseIP(address); ip != nil && ip.IsUnspecified() {
+		refuse("address", address, "one address of the node, not all", "write the one that gateways reach, such as 10.0.0.7")
+	}
+	if tunnel && u.Scheme != "ssh" {
+		refuse("tunnel", "true", "ssh:// URLs", "name the node by an ssh:// URL, or leave --tunnel out")
+	}
+	if tunnel && address != "" {
+		refuse("address", address, "nothing: requests travel through the tunnel", "leave --address or --tunnel out")
+	}
+	return bad
 }

@@ -71,8 +71,8 @@ type Tokens interface {
 	DeleteToken(ctx context.Context, id string) error
 }
 
-// Backend is everything that the API stands on. All fields but the last two
-// are needed.
+// Backend is everything that the API stands on. Fields are
+// needed unless they say otherwise.
 type Backend struct {
 	Apps     Apps
 	Catalog  Catalog
@@ -82,6 +82,7 @@ type Backend struct {
 	History  History
 	Activity Activity
 	Tokens   Tokens
+	Nodes    Nodes // optional: without it there is nothing to manage
 	Doctor   func(context.Context) []Check
 
 	Domain    string // apps live at NAME.Domain

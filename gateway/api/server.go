@@ -77,6 +77,7 @@ func New(b Backend) (*Server, error) {
 	s.registerPush()
 	s.registerLogs()
 	s.registerTokens()
+	s.registerNodes()
 	// huma describes its own error type too, which asProblem replaces.
 	for _, name := range []string{"ErrorModel", "ErrorDetail"} {
 		delete(config.Components.Schemas.Map(), name)

@@ -27,6 +27,7 @@ func (k keys) changes() string        { return k.tag + ":changes" }     // strea
 func (k keys) installation() string      { return k.prefix + ":installation" }          // string
 func (k keys) tokens() string            { return k.prefix + ":tokens" }                // hash: ID -> record
 func (k keys) nodes() string             { return k.prefix + ":nodes" }                 // hash: name -> record
+func (k keys) nodesVersion() string      { return k.prefix + ":nodes:version" }         // counter
 func (k keys) gateways() string          { return k.prefix + ":gateways" }              // sorted set: gateway by expiry in ms
 func (k keys) drain(inst string) string  { return k.prefix + ":drain:{" + inst + "}" }  // set of gateways
 func (k keys) lease(name string) string  { return k.prefix + ":lease:{" + name + "}" }  // hash

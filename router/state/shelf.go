@@ -68,6 +68,7 @@ type nodeRecord struct {
 	Address  string            `json:"address,omitempty"`
 	Tunnel   bool              `json:"tunnel,omitempty"`
 	HostKey  string            `json:"host_key,omitempty"`
+	Gateway  string            `json:"gateway,omitempty"`
 	Cordoned bool              `json:"cordoned,omitempty"`
 	Facts    factsRecord       `json:"facts"`
 	Labels   map[string]string `json:"labels,omitempty"`
@@ -93,7 +94,26 @@ type factsRecord struct {
 // PutNode adds or replaces a node.
 func (s *Store) PutNode(ctx context.Context, n router.Node) error {
 	n.Facts.Checked = n.Facts.Checked.UTC()
-	return s.put(ctx, s.keys.nodes(), "node "+n.Name, n.Name, nodeRecord{current, n.Name, n.URL, n.Address, n.Tunnel, n.HostKey, n.Cordoned, factsRecord(n.Facts), n.Labels})
+	err := s.put(ctx, s.keys.nodes(), "node "+n.Name, n.Name, nodeRecord{current, n.Name, n.URL, n.Address, n.Tunnel, n.HostKey, n.Gateway, n.Cordoned, factsRecord(n.Facts), n.Labels})
+	return errors.Join(err, s.nodesChanged(ctx))
+}
+
+// nodesChanged tells those who look at NodesVersion.
+func (s *Store) nodesChanged(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return s.fail(ctx, "telling of a changed node", s.client.Incr(ctx, s.keys.nodesVersion()).Err())
+}
+
+// NodesVersion rises with every change of a node.
+func (s *Store) NodesVersion(ctx context.Context) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	v, err := s.client.Get(ctx, s.keys.nodesVersion()).Uint64()
+	if errors.Is(err, redis.Nil) {
+		return 0, nil
+	}
+	return v, s.fail(ctx, "looking for changed nodes", err)
 }
 
 // Nodes are all nodes, by name.
@@ -102,7 +122,8 @@ func (s *Store) Nodes(ctx context.Context) ([]router.Node, error) {
 	nodes := make([]router.Node, 0, len(records))
 	for _, r := range records {
 		nodes = append(nodes, router.Node{
-			Name: r.Name, URL: r.URL, Address: r.Address, Tunnel: r.Tunnel, HostKey: r.HostKey, Cordoned: r.Cordoned,
+			Name: r.Name, URL: r.URL, Address: r.Address, Tunnel: r.Tunnel, HostKey: r.HostKey,
+			Gateway: r.Gateway, Cordoned: r.Cordoned,
 			Facts: router.NodeFacts(r.Facts), Labels: r.Labels,
 		})
 	}
@@ -111,7 +132,8 @@ func (s *Store) Nodes(ctx context.Context) ([]router.Node, error) {
 
 // DropNode removes a node; one that is not there is fine.
 func (s *Store) DropNode(ctx context.Context, name string) error {
-	return s.drop(ctx, s.keys.nodes(), "node "+name, name)
+	err := s.drop(ctx, s.keys.nodes(), "node "+name, name)
+	return errors.Join(err, s.nodesChanged(ctx))
 }
 
 func (s *Store) put(ctx context.Context, key, what, field string, record any) error {
