@@ -161,7 +161,7 @@ func (t *Tunnel) connected(ctx context.Context) (*ssh.Client, error) {
 
 // login opens a connection and logs in. The end of ctx ends it in every phase.
 func (t *Tunnel) login(ctx context.Context) (*ssh.Client, error) {
-	methods, tried, closeAgent, err := identities(t.o.Identity)
+	methods, tried, closeAgent, err := identities(ctx, t.o.Identity)
 	if err != nil {
 		return nil, err
 	}
@@ -298,7 +298,7 @@ func ask(ctx context.Context, client *ssh.Client, command string) (string, error
 	if err != nil {
 		return "", err
 	}
-	defer session.Close()
+	defer func() { _ = session.Close() }()
 	defer context.AfterFunc(ctx, func() { _ = session.Close() })()
 	out, err := session.Output(command)
 	if ctx.Err() != nil {
@@ -340,7 +340,7 @@ func algorithms(key ssh.PublicKey) []string {
 }
 
 // identities are the ways to log in, and what to call them in an error.
-func identities(file string) (methods []ssh.AuthMethod, tried string, closeAgent func(), err error) {
+func identities(ctx context.Context, file string) (methods []ssh.AuthMethod, tried string, closeAgent func(), err error) {
 	closeAgent = func() {}
 	if file != "" {
 		signer, err := readKey(file)
@@ -352,7 +352,7 @@ func identities(file string) (methods []ssh.AuthMethod, tried string, closeAgent
 	var names []string
 	var signers []ssh.Signer
 	if socket := os.Getenv("SSH_AUTH_SOCK"); socket != "" {
-		if conn, err := net.DialTimeout("unix", socket, time.Second); err == nil {
+		if conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", socket); err == nil {
 			closeAgent = func() { _ = conn.Close() }
 			methods = append(methods, ssh.PublicKeysCallback(agent.NewClient(conn).Signers))
 			names = append(names, "the agent's keys")
