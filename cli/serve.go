@@ -208,6 +208,7 @@ func (g *gatewayProcess) assemble(context.Context) error {
 // load fills the Catalog and keeps it up to date.
 func (g *gatewayProcess) load(ctx context.Context) error {
 	synced := make(chan struct{}, 1)
+	g.store.OnFlush(g.rebuild)
 	g.background(func(ctx context.Context) {
 		err := g.store.Watch(ctx, func(st router.AppState) { g.catalog.Apply(st) }, func() {
 			select {
@@ -225,6 +226,17 @@ func (g *gatewayProcess) load(ctx context.Context) error {
 	case <-ctx.Done():
 		return errors.New("the apps could not be read from Redis in time; is it overloaded?")
 	}
+}
+
+// rebuild writes back what this gateway knows after Redis was emptied.
+func (g *gatewayProcess) rebuild(ctx context.Context) error {
+	all := g.catalog.All()
+	states := make([]router.AppState, len(all))
+	for i, st := range all {
+		states[i] = *st
+	}
+	_, err := g.store.Rebuild(ctx, states)
+	return err
 }
 
 // startControl starts deciding, after what runs already has been adopted.

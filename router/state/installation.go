@@ -8,8 +8,12 @@ import (
 
 // Installation is the identity that all gateways on this Redis and prefix
 // share; it is made on the first call. It marks what they own elsewhere, such
-// as containers.
+// as containers. Later calls give what the first one found, also after Redis
+// was emptied: then it is written back (see [Store.OnFlush]).
 func (s *Store) Installation(ctx context.Context) (string, error) {
+	if id := s.kept.id(); id != "" {
+		return id, nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	var b [8]byte
@@ -21,5 +25,6 @@ func (s *Store) Installation(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", s.fail(ctx, "reading the installation's identity", err)
 	}
+	s.kept.setID(id)
 	return id, nil
 }

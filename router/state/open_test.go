@@ -202,7 +202,11 @@ func TestRedisThatHangs(t *testing.T) {
 	for name, call := range map[string]func(context.Context) error{
 		"Load":   func(ctx context.Context) error { _, err := s.Load(ctx, "app"); return err },
 		"Update": func(ctx context.Context) error { _, err := s.Update(ctx, "app", touch); return err },
-		"Rates":  func(ctx context.Context) error { _, err := s.Rates(ctx, time.Now(), time.Now()); return err },
+		"Rebuild": func(ctx context.Context) error {
+			_, err := s.Rebuild(ctx, []router.AppState{{App: router.App{Name: "app"}}})
+			return err
+		},
+		"Rates": func(ctx context.Context) error { _, err := s.Rates(ctx, time.Now(), time.Now()); return err },
 		"FlushRates": func(ctx context.Context) error {
 			return s.FlushRates(ctx, "g", time.Now(), map[string]router.Sample{"app": {}})
 		},

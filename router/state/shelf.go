@@ -37,6 +37,9 @@ func (s *Store) Token(ctx context.Context, id string) (router.Token, error) {
 	defer cancel()
 	raw, err := s.client.HGet(ctx, s.keys.tokens(), id).Result()
 	if errors.Is(err, redis.Nil) {
+		if err := s.emptied(ctx); err != nil {
+			return router.Token{}, err
+		}
 		return router.Token{}, router.Errorf(router.CodeNotFound, "there is no token %q", id)
 	}
 	if err != nil {
@@ -155,6 +158,11 @@ func list[R interface{ schema() int }](ctx context.Context, s *Store, key, what 
 	hash, err := s.client.HGetAll(ctx, key).Result()
 	if err != nil {
 		return nil, s.fail(ctx, "listing every "+what, err)
+	}
+	if len(hash) == 0 {
+		if err := s.emptied(ctx); err != nil {
+			return nil, err
+		}
 	}
 	records := make([]R, 0, len(hash))
 	for _, field := range slices.Sorted(maps.Keys(hash)) {

@@ -33,6 +33,7 @@ type Store struct {
 	gates    gates
 	seen     seen
 	releases releaseCache
+	kept     keepsake
 	block    time.Duration // how long one read of the change stream waits; tests shorten it
 
 	life  context.Context // ends with Close

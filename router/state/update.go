@@ -38,6 +38,9 @@ func (s *Store) load(ctx context.Context, app string) (router.AppState, error) {
 		return router.AppState{}, s.fail(ctx, "reading app "+app, err)
 	}
 	if len(hash) == 0 {
+		if err := s.emptied(ctx); err != nil {
+			return router.AppState{}, err
+		}
 		return router.AppState{}, router.Errorf(router.CodeNotFound, "there is no app %q", app)
 	}
 	st, err := decodeState(app, hash, &s.releases)

@@ -21,6 +21,7 @@ const (
 	streamBatch = 512 // changes read at once
 	minBackoff  = 50 * time.Millisecond
 	maxBackoff  = 2 * time.Second
+	maxSilence  = time.Second // the longest wait for a change before looking whether Redis was emptied
 )
 
 // Watch calls apply for every app there is, then synced, and from then on
@@ -70,6 +71,7 @@ type watcher struct {
 	client   redis.UniversalClient
 	dials    atomic.Int64 // connections opened by client
 	position uint64       // version up to which everything was told
+	keptAt   time.Time    // when keep last read everything
 	down     bool         // no session has got through since the last one broke
 }
 
@@ -103,17 +105,40 @@ func (w *watcher) session(ctx context.Context) error {
 			w.s.log.Info("the change stream is back", "redis", w.s.label)
 			w.down = false
 		}
+		w.keptAt = time.Time{}
+		again, err := w.remember(ctx)
+		if err != nil {
+			return err
+		}
+		if again {
+			continue
+		}
 		w.synced()
-		for again := false; !again; {
-			var err error
+		for !again {
 			if again, err = w.follow(ctx); err != nil {
 				return err
+			}
+			if !again {
+				if again, err = w.remember(ctx); err != nil {
+					return err
+				}
 			}
 			// The library connects anew by itself when it finds a connection
 			// closed; behind the new one may be a Redis that lost data.
 			again = again || w.dials.Load() != dials
 		}
 	}
+}
+
+// remember keeps, from time to time, what else is to be written back after
+// Redis was emptied. It reports whether it was.
+func (w *watcher) remember(ctx context.Context) (flushed bool, err error) {
+	if time.Since(w.keptAt) < w.s.block {
+		return false, nil
+	}
+	flushed, err = w.keep(ctx)
+	w.keptAt = time.Now()
+	return flushed, err
 }
 
 func (w *watcher) version(ctx context.Context) (uint64, error) {
@@ -138,6 +163,18 @@ func (w *watcher) reread(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// The identity comes after the names: it says that they are to be believed.
+	flushed, err := w.flushed(ctx)
+	if err != nil {
+		return err
+	}
+	if flushed {
+		if err := w.refill(ctx); err != nil {
+			return err
+		}
+		w.position = 0 // what was before says nothing of the versions now
+		return w.reread(ctx)
+	}
 	present := make(map[string]bool, len(names))
 	for _, name := range names {
 		present[name] = true
@@ -153,6 +190,7 @@ func (w *watcher) reread(ctx context.Context) error {
 			names = append(names, name)
 		}
 	}
+	var gone []string
 	for batch := range slices.Chunk(names, loadBatch) {
 		hashes, err := w.hashes(ctx, batch)
 		if err != nil {
@@ -161,13 +199,21 @@ func (w *watcher) reread(ctx context.Context) error {
 		for i, name := range batch {
 			if len(hashes[i]) > 0 {
 				err = w.tell(ctx, name, hashes[i])
-			} else if v, ok := removed[name]; ok {
-				w.remove(name, v)
+			} else if removed[name] > 0 {
+				gone = append(gone, name)
 			}
 			if err != nil {
 				return err
 			}
 		}
+	}
+	if len(gone) > 0 { // not because Redis was emptied just now
+		if flushed, err := w.flushed(ctx); err != nil || flushed {
+			return errors.Join(err, errFlushed)
+		}
+	}
+	for _, name := range gone {
+		w.remove(name, removed[name])
 	}
 	w.position = version
 	return nil
@@ -244,11 +290,12 @@ type change struct {
 // follow waits for the next changes and tells them. It reports whether the
 // stream does not continue from where the watcher is.
 func (w *watcher) follow(ctx context.Context) (broken bool, err error) {
-	rctx, cancel := context.WithTimeout(ctx, w.s.block+ioTimeout)
+	block := min(w.s.block, maxSilence)
+	rctx, cancel := context.WithTimeout(ctx, block+ioTimeout)
 	defer cancel()
 	streams, err := w.client.XRead(rctx, &redis.XReadArgs{
 		Streams: []string{w.s.keys.changes(), fmt.Sprintf("%d-0", w.position)},
-		Count:   streamBatch, Block: w.s.block,
+		Count:   streamBatch, Block: block,
 	}).Result()
 	if errors.Is(err, redis.Nil) {
 		// Nothing new; or Redis was emptied and its versions started over.
