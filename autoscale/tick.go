@@ -14,20 +14,36 @@ import (
 const tickDeadline = 3 * time.Second
 
 // tickLoop ticks until ctx ends. Only the lease holder decides; who becomes it
-// first reconciles records with containers.
+// first reconciles records with containers. In between two ticks the holder
+// only renews its lease, and the others ask for it, so that it moves soon.
 func (c *Controller) tickLoop(ctx context.Context) {
 	// A little off the beat, so that gateways do not tick in step.
-	ticker := time.NewTicker(c.Tick + time.Duration(rand.Int64N(int64(c.Tick)/20+1)))
+	ticker := time.NewTicker((c.Tick + time.Duration(rand.Int64N(int64(c.Tick)/20+1))) / 2)
 	defer ticker.Stop()
-	leading := false
+	leading, between := false, false
 	for {
-		leading = c.tick(ctx, leading)
+		if leading && between {
+			leading = c.renew(ctx)
+		} else {
+			leading = c.tick(ctx, leading)
+			between = false
+		}
+		between = !between
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
 		}
 	}
+}
+
+// renew keeps the lease. A Redis that does not answer is the next tick's to
+// report.
+func (c *Controller) renew(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, tickDeadline)
+	defer cancel()
+	leads, err := c.Cluster.Lead(ctx)
+	return leads || err != nil
 }
 
 // tick is one round; it returns whether this process leads.

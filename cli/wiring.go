@@ -18,7 +18,7 @@ import (
 const (
 	presenceTTL  = 5 * time.Second
 	presenceBeat = time.Second
-	leaseTTL     = 5 * time.Second
+	leaseTTL     = 3 * time.Second // it is asked for each second, so it moves within 5 s
 )
 
 // appliedStore is the store, with every write of this process in the Catalog

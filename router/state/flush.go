@@ -54,7 +54,7 @@ func (s *Store) emptied(ctx context.Context) error {
 		return s.fail(ctx, "looking whether Redis was emptied", err)
 	}
 	if id != known {
-		return s.unavailable("%w and is being written back; try again in a moment", errFlushed)
+		return s.unavailable("Redis at %s: %w and is being written back; try again in a moment", s.label, errFlushed)
 	}
 	return nil
 }
