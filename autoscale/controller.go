@@ -86,8 +86,16 @@ type Gauge interface {
 	Load(app string) (inFlight, queued int)
 }
 
+// Locality knows which images are where.
+type Locality interface {
+	// Missing is how many bytes of an image each node would have to fetch
+	// before it can run it; nodes that lack none may be left out. It must
+	// answer from memory.
+	Missing(image string) map[string]router.Bytes
+}
+
 // Options are what a Controller stands on. All fields are required but Gauge,
-// Now and Log.
+// Locality, Now and Log.
 type Options struct {
 	Gateway string // this process, as claims and acknowledgements name it
 	Catalog *router.Catalog
@@ -97,9 +105,12 @@ type Options struct {
 	Cluster Cluster
 	Journal Journal
 	Gauge   Gauge
-	Tick    time.Duration // how often the lease holder decides; 2 s when 0
-	Now     func() time.Time
-	Log     *slog.Logger
+
+	Locality Locality // may be nil: then images are taken to be everywhere
+
+	Tick time.Duration // how often the lease holder decides; 2 s when 0
+	Now  func() time.Time
+	Log  *slog.Logger
 }
 
 // Controller carries decisions out. Its methods may be called concurrently,
@@ -108,6 +119,7 @@ type Options struct {
 type Controller struct {
 	Options
 	history *history
+	ledger  *ledger
 	journal chan entry
 	kicks   chan string
 	leads   atomic.Bool // this process holds the lease, as of the last tick
@@ -141,6 +153,7 @@ func New(o Options) *Controller {
 	return &Controller{
 		Options: o,
 		history: newHistory(),
+		ledger:  newLedger(o.Catalog),
 		journal: make(chan entry, 1024),
 		kicks:   make(chan string, 256),
 		busy:    map[string]bool{},

@@ -89,36 +89,6 @@ func TestDecideQueue(t *testing.T) {
 	}
 }
 
-func TestPlace(t *testing.T) {
-	node := func(name string, mem router.Bytes) router.Node {
-		return router.Node{Name: name, Facts: router.NodeFacts{Memory: mem}}
-	}
-	const gb = router.Bytes(1 << 30)
-	tests := map[string]struct {
-		nodes    []router.Node
-		reserved map[string]router.Bytes
-		need     router.Bytes
-		want     string
-	}{
-		"no node":                         {nil, nil, gb, ""},
-		"the one node":                    {[]router.Node{node("a", gb)}, nil, gb, "a"},
-		"full":                            {[]router.Node{node("a", gb)}, map[string]router.Bytes{"a": 1}, gb, ""},
-		"the one with more of it free":    {[]router.Node{node("a", 4*gb), node("b", 2*gb)}, map[string]router.Bytes{"a": 3 * gb}, gb, "b"},
-		"a node of unknown size has room": {[]router.Node{node("a", 0)}, nil, gb, "a"},
-	}
-	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
-			got, err := Place(tt.nodes, tt.reserved, tt.need)
-			if got != tt.want || (err == nil) != (tt.want != "") {
-				t.Errorf("got %q, %v; want %q", got, err, tt.want)
-			}
-			if err != nil && router.CodeOf(err) != router.CodeExhausted {
-				t.Errorf("code %s", router.CodeOf(err))
-			}
-		})
-	}
-}
-
 func TestLadder(t *testing.T) {
 	p := router.DefaultPolicy()
 	tests := map[string]struct {

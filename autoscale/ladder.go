@@ -1,6 +1,8 @@
 package autoscale
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"github.com/fluxgate/fluxgate/router"
@@ -34,7 +36,7 @@ func descend(st *router.AppState, now time.Time, freezer func(node string) bool,
 		}
 		r := rest(st.App.Policy, now.Sub(in.IdleSince), freezer(in.Node))
 		switch {
-		case leaving[in.Node] && (in.State == router.Frozen || in.State == router.Stopped):
+		case leaving[in.ID] && (in.State == router.Frozen || in.State == router.Stopped):
 			down[in.ID] = router.RungAbsent
 		case in.State == router.Failed && now.Sub(in.Since) > failedKept:
 			down[in.ID] = router.RungAbsent
@@ -48,9 +50,13 @@ func descend(st *router.AppState, now time.Time, freezer func(node string) bool,
 }
 
 // surplus chooses which ready instances to drain so that keep of the serving
-// release stay: all of other releases, and of the serving one those on nodes
-// that are being drained, then those that became ready last.
-func surplus(st *router.AppState, keep int, leaving map[string]bool) []string {
+// release stay: all of other releases, and of the serving one those that are
+// leaving their node, then those in the most crowded failure domain, then those
+// that became ready last. domain may be nil: then all nodes are alike.
+func surplus(st *router.AppState, keep int, leaving map[string]bool, domain func(node string) string) []string {
+	if domain == nil {
+		domain = func(string) string { return "" }
+	}
 	var serving []router.Instance
 	var out []string
 	for _, in := range st.Instances {
@@ -63,15 +69,29 @@ func surplus(st *router.AppState, keep int, leaving map[string]bool) []string {
 		}
 	}
 	for len(serving) > keep {
-		first := 0
-		for i := range serving {
-			a, b := serving[i], serving[first]
-			if leaving[a.Node] != leaving[b.Node] && leaving[a.Node] || leaving[a.Node] == leaving[b.Node] && a.Since.After(b.Since) {
-				first = i
-			}
+		crowd := map[string]int{}
+		for _, in := range serving {
+			crowd[domain(in.Node)]++
 		}
+		first := slices.IndexFunc(serving, func(in router.Instance) bool {
+			return !slices.ContainsFunc(serving, func(o router.Instance) bool {
+				return cmp.Or(
+					compareBool(leaving[o.ID], leaving[in.ID]), cmp.Compare(crowd[domain(o.Node)], crowd[domain(in.Node)]), o.Since.Compare(in.Since),
+				) > 0
+			})
+		})
 		out = append(out, serving[first].ID)
-		serving = append(serving[:first], serving[first+1:]...)
+		serving = slices.Delete(serving, first, first+1)
 	}
 	return out
+}
+
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return 1
+	}
+	return -1
 }

@@ -131,19 +131,3 @@ func (c *Controller) voidClaims(ctx context.Context) {
 		}
 	}
 }
-
-// usable are the nodes that answer and take new instances.
-func usable(nodes []router.Node) []router.Node {
-	return slices.DeleteFunc(nodes, func(n router.Node) bool { return n.Down || n.Cordoned })
-}
-
-// leaving are the nodes that are being drained.
-func (c *Controller) leaving() map[string]bool {
-	m := map[string]bool{}
-	for _, n := range c.Runtime.Nodes() {
-		if n.Cordoned {
-			m[n.Name] = true
-		}
-	}
-	return m
-}

@@ -70,7 +70,7 @@ func (c *Controller) claimStep(st *router.AppState, r *raising, s step, id strin
 	node := ""
 	if s == stepCreate {
 		var err error
-		if node, err = Place(usable(c.Runtime.Nodes()), reserved(c.Catalog.All()), rel.Run.Reserve); err != nil {
+		if node, err = Place(st.App.Name, rel.Run.Placement, rel.Run.Reserve, c.candidates(st.App.Name, &rel)); err != nil {
 			return err
 		}
 		id = router.NewInstanceID(st.App.Name, rel.Number)
@@ -79,6 +79,19 @@ func (c *Controller) claimStep(st *router.AppState, r *raising, s step, id strin
 	in, err := claim(st, s, id, rel, node, c.Gateway, now)
 	r.in, r.rel, r.step = in, rel, s
 	return err
+}
+
+// update is the store's Update for claims: where the store knows that others
+// have filled the chosen node meanwhile, fn chooses again.
+func (c *Controller) update(ctx context.Context, app string, fn func(*router.AppState) error) error {
+	for tries := len(c.Runtime.Nodes()); ; tries-- {
+		_, err := c.Store.Update(ctx, app, fn)
+		var full *router.FullError
+		if !errors.As(err, &full) || tries <= 0 {
+			return err
+		}
+		c.ledger.full(full, c.Now())
+	}
 }
 
 // bring gets a claimed instance to the point where it answers: thawed, started

@@ -76,7 +76,7 @@ func (c *Controller) tick(ctx context.Context, led bool) bool {
 		c.Log.Warn("no tick: rates cannot be read; nothing scales down", "err", err)
 		return true
 	}
-	now := c.Now()
+	now, nodes := c.Now(), byName(c.Runtime.Nodes())
 	for _, st := range c.Catalog.All() {
 		if st.App.Current == 0 {
 			c.bury(st, now)
@@ -85,7 +85,7 @@ func (c *Controller) tick(ctx context.Context, led bool) bool {
 		if len(st.Instances) == 0 && st.App.Policy.Min == 0 && c.history.apps[st.App.Name] == nil {
 			continue
 		}
-		c.govern(st, now)
+		c.govern(st, nodes, now)
 	}
 	return true
 }
@@ -126,7 +126,7 @@ func (c *Controller) observe(ctx context.Context) error {
 }
 
 // govern decides for one app and has it carried out.
-func (c *Controller) govern(st *router.AppState, now time.Time) {
+func (c *Controller) govern(st *router.AppState, nodes map[string]router.Node, now time.Time) {
 	app := st.App.Name
 	o := Observation{Seconds: c.history.seconds(app, st.App.Policy.SlowWindow.D()), Idle: c.idle(st, now)}
 	d := Decide(st.App.Policy, o)
@@ -137,11 +137,22 @@ func (c *Controller) govern(st *router.AppState, now time.Time) {
 	}
 	c.history.last[app] = d
 
-	leaving := c.leaving()
+	leaving := leaving(st, nodes)
 	moving := 0 // serving instances on nodes that are being drained: their replacements come first
 	for _, in := range st.Instances {
-		if leaving[in.Node] && in.Release == current && (in.State == router.Ready || in.State == router.Starting) {
+		if leaving[in.ID] && in.Release == current && (in.State == router.Ready || in.State == router.Starting) {
 			moving++
+		}
+	}
+	why := "its node is being drained, or its placement excludes it"
+	if moving == 0 && d.Desired == have {
+		candidates := func() []Candidate {
+			rel, _ := st.Serving() // there is one, or nobody would ask
+			return c.candidates(app, rel)
+		}
+		if how, ok := lopsided(st, nodes, candidates, now); ok {
+			moving, why = 1, how
+			c.note(app, router.Event{Kind: "decision", Text: "one instance moves to spread the app better: " + how})
 		}
 	}
 	switch {
@@ -150,13 +161,13 @@ func (c *Controller) govern(st *router.AppState, now time.Time) {
 	case d.Desired < st.Count(current, router.Ready) && d.Desired+moving <= st.Count(current, router.Ready):
 		reason := d.Reason
 		if moving > 0 {
-			reason = "its node is being drained"
+			reason = why
 		}
-		for _, id := range surplus(st, d.Desired, leaving) {
+		for _, id := range surplus(st, d.Desired, leaving, domains(st, nodes)) {
 			c.drain(app, id, now.Add(-o.Idle), reason)
 		}
 	default:
-		for _, id := range surplus(st, st.Count(current, router.Ready), leaving) {
+		for _, id := range surplus(st, st.Count(current, router.Ready), leaving, nil) {
 			c.drain(app, id, now, "another release serves")
 		}
 	}
@@ -226,7 +237,7 @@ func (c *Controller) raiseOne(ctx context.Context, app string, release, limit in
 func (c *Controller) claimRaise(ctx context.Context, app string, release, limit int) (*raising, error) {
 	r := &raising{started: c.Now()}
 	full := false
-	_, err := c.Store.Update(ctx, app, func(st *router.AppState) error {
+	err := c.update(ctx, app, func(st *router.AppState) error {
 		number := release
 		if number == 0 {
 			number = st.App.Current

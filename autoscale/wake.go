@@ -80,7 +80,7 @@ func (c *Controller) claimWake(ctx context.Context, app string) (*raising, error
 			}
 			return c.claimStep(st, r, s, id, *rel, now)
 		}
-		_, err := c.Store.Update(ctx, app, decide)
+		err := c.update(ctx, app, decide)
 		r.phase("claim", t, c.Now())
 		if err != nil {
 			c.letGo(r)

@@ -124,6 +124,7 @@ type memoryStore struct {
 	apps    map[string]router.AppState
 	version uint64
 	down    error
+	full    map[string]*router.FullError // nodes that take no new instance
 }
 
 func (s *memoryStore) Load(_ context.Context, app string) (router.AppState, error) {
@@ -151,6 +152,12 @@ func (s *memoryStore) Update(_ context.Context, app string, fn func(*router.AppS
 	if err := fn(&st); err != nil {
 		s.mu.Unlock()
 		return router.AppState{}, err
+	}
+	for _, in := range st.Instances {
+		if _, known := was.Instance(in.ID); !known && s.full[in.Node] != nil {
+			s.mu.Unlock()
+			return router.AppState{}, router.Errorf(router.CodeExhausted, "%w", s.full[in.Node])
+		}
 	}
 	if was.Version > 0 && reflect.DeepEqual(was, st) {
 		s.mu.Unlock()

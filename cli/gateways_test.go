@@ -185,6 +185,27 @@ func TestTwoGateways(t *testing.T) {
 		}
 	})
 
+	t.Run("redis hangs", func(t *testing.T) { // contract 4
+		a.get(a.client(), "nap", "/")
+		a.awaitState("nap", "frozen")
+		resume := redis.pause()
+		defer resume()
+		la, lb := a.load("warm", "/", 1), b.load("warm", "/", 1)
+		clients := map[*machine]*http.Client{a: a.client(), b: b.client()}
+		for i := range 4 { // both wake it, which does no harm
+			m := []*machine{a, b}[i%2]
+			if got, err := fetch(clients[m], m.app("nap", "/")); err != nil || got.status != http.StatusOK {
+				t.Errorf("%d %v %.100s", got.status, err, got.body)
+			}
+		}
+		la.end(t)
+		lb.end(t)
+		resume()
+		a.get(clients[a], "nap", "/")
+		a.awaitState("nap", "frozen")
+		b.get(clients[b], "nap", "/")
+	})
+
 	t.Run("redis restarted", func(t *testing.T) {
 		l := b.load("warm", "/", 1)
 		redis.kill()

@@ -151,3 +151,15 @@ func CheckAppName(name string) *Violation {
 	}
 	return nil
 }
+
+// Reserves is the memory that an instance of the app counts for on its node.
+// Only those that run or are about to count.
+func (s *AppState) Reserves(in Instance) Bytes {
+	switch in.State {
+	case Starting, Ready, Draining:
+		if rel, ok := s.Release(in.Release); ok {
+			return rel.Run.Reserve
+		}
+	}
+	return 0
+}

@@ -95,3 +95,15 @@ func CodeOf(err error) Code {
 	}
 	return CodeInternal
 }
+
+// FullError is the cause of a CodeExhausted error: by what the store has on
+// record, others filled the node that was chosen.
+type FullError struct {
+	Node     string
+	Reserved Bytes
+	Capacity Bytes
+}
+
+func (e *FullError) Error() string {
+	return fmt.Sprintf("node %s is full: %.2f of %.2f GB are reserved", e.Node, float64(e.Reserved)/(1<<30), float64(e.Capacity)/(1<<30))
+}

@@ -39,7 +39,7 @@ var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 // ManifestFields are all keys but those of [scale], which are the
 // PolicyFields, and of [env], which are the app's own.
-var ManifestFields = []ManifestField{
+var ManifestFields = append([]ManifestField{
 	{"name", "string", "the folder's name", "the app's name: 1 to 40 of a-z, 0-9 and -, starting with a letter", setString(func(m *Manifest) *string { return &m.Name }, nil)},
 	{"domains", "list of strings", "[]", "hostnames beside NAME.DOMAIN", func(m *Manifest, v any) (string, string) {
 		list, ok := stringList(v)
@@ -100,7 +100,7 @@ var ManifestFields = []ManifestField{
 		m.Run.Memory, m.Run.Reserve = b, b
 		return "", ""
 	}},
-}
+}, placementFields...)
 
 // ParseManifest decodes and checks a fluxgate.toml. An unknown key, a wrong
 // type, a value outside its limits: all of them are in the one CodeInvalid

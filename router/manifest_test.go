@@ -47,6 +47,11 @@ remove_after = "never"
 [resources]
 cpu = 2
 memory = "256MB"
+[placement]
+nodes = ["n1", "n2"]
+require = { zone = "a", disk = "ssd" }
+spread = "rack"
+apart = ["noisy"]
 [env]
 GREETING = "hi"
 N = 7
@@ -60,9 +65,12 @@ EMPTY = ""
 	want := Manifest{
 		Name: "hello", Domains: []string{"hello.example.com", "xn--bcher-kva.example.com"},
 		Source: Source{SourceContainerfile, "build/Containerfile"},
-		Run:    Run{Command: []string{"/server", "-v"}, Port: 9000, Health: "/healthz?deep=1", Timeout: Duration(2 * time.Minute), CPU: 2, Memory: 256 << 20, Reserve: 256 << 20},
-		Scale:  map[string]string{"min": "1", "max": "20", "target_rps": "12.5", "freeze_after": "never", "stop_after": "never", "remove_after": "never"},
-		Env:    map[string]string{"GREETING": "hi", "N": "7", "F": "1.5", "B": "true", "EMPTY": ""},
+		Run: Run{
+			Command: []string{"/server", "-v"}, Port: 9000, Health: "/healthz?deep=1", Timeout: Duration(2 * time.Minute), CPU: 2, Memory: 256 << 20, Reserve: 256 << 20,
+			Placement: Placement{Nodes: []string{"n1", "n2"}, Require: map[string]string{"zone": "a", "disk": "ssd"}, Spread: "rack", Apart: []string{"noisy"}},
+		},
+		Scale: map[string]string{"min": "1", "max": "20", "target_rps": "12.5", "freeze_after": "never", "stop_after": "never", "remove_after": "never"},
+		Env:   map[string]string{"GREETING": "hi", "N": "7", "F": "1.5", "B": "true", "EMPTY": ""},
 	}
 	if !reflect.DeepEqual(m, want) {
 		t.Errorf("got  %+v\nwant %+v", m, want)
@@ -121,6 +129,11 @@ func TestParseManifestErrors(t *testing.T) {
 		"timeout without unit":     {"[http]\ntimeout = 60", []string{"http.timeout"}, "write timeout"},
 		"cpu of none":              {"[resources]\ncpu = 0", []string{"resources.cpu"}, ""},
 		"cpu not a number":         {"[resources]\ncpu = nan", []string{"resources.cpu"}, ""},
+		"a number as a label":      {"[placement]\nrequire = { zone = 1 }", []string{"placement.require"}, "labels"},
+		"labels as a list":         {"[placement]\nprefer = [\"a\"]", []string{"placement.prefer"}, "a table"},
+		"no nodes":                 {"[placement]\nnodes = []", []string{"placement.nodes"}, "names"},
+		"spread over nothing":      {"[placement]\nspread = \"a b\"", []string{"placement.spread"}, "name of a label"},
+		"a misspelt placement":     {"[placement]\nnode = [\"a\"]", []string{"placement.node"}, ""},
 		"too little memory":        {"[resources]\nmemory = \"1MB\"", []string{"resources.memory"}, "from 6MB"},
 		"memory as a number":       {"[resources]\nmemory = 512", []string{"resources.memory"}, ""},
 		"two kinds of build":       {"[build]\nstatic = \".\"\nimage = \"x\"", []string{"build"}, "one of containerfile"},

@@ -48,6 +48,8 @@ type Run struct {
 	CPU     float64  // cores; 0 means no limit
 	Memory  Bytes    // ceiling; 0 means no limit
 	Reserve Bytes    // memory that placement counts for an instance: the ceiling where the app has named one
+
+	Placement Placement // on which nodes
 }
 
 // DefaultRun is what a manifest that says nothing gets.

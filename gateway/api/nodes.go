@@ -60,10 +60,7 @@ type Nodes interface {
 	Remove(ctx context.Context, name string, force bool) error
 }
 
-var (
-	nodeName  = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,38}[a-z0-9])?$`)
-	labelText = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$`)
-)
+var nodeName = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,38}[a-z0-9])?$`)
 
 // CheckNode is everything that is wrong with what is asked for.
 func CheckNode(n AddNode) []router.Violation {
@@ -72,8 +69,8 @@ func CheckNode(n AddNode) []router.Violation {
 		bad = append(bad, router.Violation{Field: "name", Value: n.Name, Limit: "1 to 40 of a-z, 0-9, . and -", Remedy: "choose a name such as rack1-7"})
 	}
 	for k, v := range n.Labels {
-		if !labelText.MatchString(k) || !labelText.MatchString(v) {
-			bad = append(bad, router.Violation{Field: "label", Value: k + "=" + v, Limit: "key and value of letters, digits, ., _, / and -, at most 63 each", Remedy: "write it as zone=rack1"})
+		if v := router.CheckLabel("label", k, v); v != nil {
+			bad = append(bad, *v)
 		}
 	}
 	return append(bad, router.CheckNodeURL(n.URL, n.Address, n.Tunnel)...)

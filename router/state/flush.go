@@ -127,7 +127,7 @@ func (w *watcher) keep(ctx context.Context) (flushed bool, err error) {
 	cctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	shelves := map[string]map[string]string{}
-	for _, key := range []string{k.tokens(), k.nodes()} {
+	for _, key := range []string{k.tokens(), k.nodes(), k.capacity()} {
 		if shelves[key], err = w.client.HGetAll(cctx, key).Result(); err != nil {
 			return false, err
 		}
@@ -216,7 +216,11 @@ func (s *Store) recreate(ctx context.Context, st router.AppState) (bool, error) 
 	st = st.Clone()
 	for {
 		set, _ := diff(router.AppState{App: router.App{Name: name}}, st)
-		out, err := s.commit(ctx, s.client, write{app: name, set: set, claim: st.App.Domains})
+		reserve := reservations(router.AppState{}, st)
+		for i := 2; i < len(reserve); i += 3 {
+			reserve[i] = "" // what runs already needs no room
+		}
+		out, err := s.commit(ctx, s.client, write{app: name, set: set, claim: st.App.Domains, reserve: reserve})
 		if err != nil {
 			return false, s.fail(ctx, "writing back app "+name, err)
 		}

@@ -56,7 +56,7 @@ func TestFlushIsWrittenBack(t *testing.T) {
 			st.App.Policy = router.DefaultPolicy()
 			st.App.Owner = "me"
 			st.App.Domains = []string{app + ".example.com"}
-			st.Releases = []router.Release{{Number: 1, Image: "sha256:" + app, Run: router.Run{Port: 8080}}}
+			st.Releases = []router.Release{{Number: 1, Image: "sha256:" + app, Run: router.Run{Port: 8080, Reserve: 10 * mib}}}
 			st.Instances = []router.Instance{{ID: "i-" + app, App: app, Release: 1, Node: "n1", State: router.Ready, Addr: "10.0.0.1:8080"}}
 			return nil
 		}))
@@ -110,6 +110,7 @@ func TestFlushIsWrittenBack(t *testing.T) {
 	if nodes, err := third.Nodes(ctx); err != nil || len(nodes) != 1 {
 		t.Errorf("nodes %v, %v", nodes, err)
 	}
+	wantReserved(t, third, "n1", 30*mib)
 	if key, err := third.Certificates().Load(ctx, "acme/ca/users/key"); err != nil || string(key) != "key" {
 		t.Errorf("ACME account %q, %v", key, err)
 	}

@@ -5,7 +5,8 @@ import "strconv"
 // keys makes the names of all keys.
 //
 // All that defines what apps there are (their hashes, the index, hostnames,
-// the version counter and the change stream) shares one hash tag, so that a
+// the version counter, the change stream, and what instances count for on their
+// nodes) shares one hash tag, so that a
 // Redis Cluster keeps it in one slot and a script may change it atomically. A
 // tag per app would spread the load, but no script could then claim a hostname,
 // raise the global version and append to the stream together with the app's
@@ -23,6 +24,9 @@ func (k keys) apps() string           { return k.tag + ":apps" }        // hash:
 func (k keys) hosts() string          { return k.tag + ":hosts" }       // hash: hostname -> app
 func (k keys) version() string        { return k.tag + ":version" }     // counter
 func (k keys) changes() string        { return k.tag + ":changes" }     // stream; an entry's ID is VERSION-0
+
+func (k keys) reserved() string { return k.tag + ":reserved" } // hash: node -> memory that instances there count for, in bytes
+func (k keys) capacity() string { return k.tag + ":capacity" } // hash: node -> memory that it has, in bytes
 
 func (k keys) installation() string      { return k.prefix + ":installation" }          // string
 func (k keys) tokens() string            { return k.prefix + ":tokens" }                // hash: ID -> record

@@ -76,6 +76,8 @@ type runRecord struct {
 	CPU     float64         `json:"cpu,omitempty"`
 	Memory  router.Bytes    `json:"memory"`
 	Reserve router.Bytes    `json:"reserve,omitempty"`
+
+	Placement router.Placement `json:"placement,omitzero"`
 }
 
 type instanceRecord struct {

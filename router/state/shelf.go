@@ -3,8 +3,10 @@ package state
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -98,7 +100,34 @@ type factsRecord struct {
 func (s *Store) PutNode(ctx context.Context, n router.Node) error {
 	n.Facts.Checked = n.Facts.Checked.UTC()
 	err := s.put(ctx, s.keys.nodes(), "node "+n.Name, n.Name, nodeRecord{current, n.Name, n.URL, n.Address, n.Tunnel, n.HostKey, n.Gateway, n.Cordoned, factsRecord(n.Facts), n.Labels})
-	return errors.Join(err, s.nodesChanged(ctx))
+	return errors.Join(err, s.setCapacity(ctx, n.Name, n.Facts.Memory), s.nodesChanged(ctx))
+}
+
+// setCapacity writes down how much memory a node has, for [Store.Update] to hold
+// new instances against.
+func (s *Store) setCapacity(ctx context.Context, node string, memory router.Bytes) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return s.fail(ctx, "storing what node "+node+" has", s.client.HSet(ctx, s.keys.capacity(), node, int64(memory)).Err())
+}
+
+// Reserved is the memory that instances count for, by node.
+func (s *Store) Reserved(ctx context.Context) (map[string]router.Bytes, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	hash, err := s.client.HGetAll(ctx, s.keys.reserved()).Result()
+	if err != nil {
+		return nil, s.fail(ctx, "reading what is reserved", err)
+	}
+	sum := make(map[string]router.Bytes, len(hash))
+	for node, text := range hash {
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("what is reserved on node %s is %q, no number", node, text)
+		}
+		sum[node] = router.Bytes(n)
+	}
+	return sum, nil
 }
 
 // nodesChanged tells those who look at NodesVersion.
@@ -136,7 +165,7 @@ func (s *Store) Nodes(ctx context.Context) ([]router.Node, error) {
 // DropNode removes a node; one that is not there is fine.
 func (s *Store) DropNode(ctx context.Context, name string) error {
 	err := s.drop(ctx, s.keys.nodes(), "node "+name, name)
-	return errors.Join(err, s.nodesChanged(ctx))
+	return errors.Join(err, s.drop(ctx, s.keys.capacity(), "what node "+name+" has", name), s.nodesChanged(ctx))
 }
 
 func (s *Store) put(ctx context.Context, key, what, field string, record any) error {

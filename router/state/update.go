@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	mathrand "math/rand/v2"
 	"slices"
 	"strconv"
@@ -57,7 +58,9 @@ func (s *Store) load(ctx context.Context, app string) (router.AppState, error) {
 // app, its hostnames, and what is kept about it.
 //
 // An error of fn's ends the Update with nothing written, as does a hostname in
-// App.Domains that another app has (CodeConflict, naming both). If fn changes
+// App.Domains that another app has (CodeConflict, naming both), or a new
+// instance on a node whose memory is all reserved (CodeExhausted, with a
+// [router.FullError] as its cause). If fn changes
 // nothing, nothing is written. The result is the record as it is stored now.
 //
 // A lost answer does no harm: a repeated write is recognised, so that fn's
@@ -99,7 +102,7 @@ func (s *Store) try(ctx context.Context, app, what string, fn func(*router.AppSt
 	}
 	next.Version, next.App.Name = prev.Version, app
 
-	w := write{app: app, version: prev.Version}
+	w := write{app: app, version: prev.Version, reserve: reservations(prev, next)}
 	if next.Deleted {
 		if prev.Version == 0 {
 			return next, false, nil
@@ -137,7 +140,40 @@ func (s *Store) try(ctx context.Context, app, what string, fn func(*router.AppSt
 		return router.AppState{}, false, router.Errorf(router.CodeConflict,
 			"the domain %s belongs to app %s: remove it there first, or choose another", out.host, out.owner)
 	}
+	if out.full != nil {
+		return router.AppState{}, false, router.Errorf(router.CodeExhausted, "%w", out.full)
+	}
 	return router.AppState{}, true, nil
+}
+
+// reservations are the changes, by node, in what an app's instances count for.
+// A node must have room for an instance that is new there; one that wakes where
+// it is, is there already.
+func reservations(prev, next router.AppState) []string {
+	change, fresh := map[string]router.Bytes{}, map[string]bool{}
+	known := make(map[string]bool, len(prev.Instances))
+	for _, in := range prev.Instances {
+		change[in.Node] -= prev.Reserves(in)
+		known[in.ID] = true
+	}
+	if !next.Deleted {
+		for _, in := range next.Instances {
+			change[in.Node] += next.Reserves(in)
+			fresh[in.Node] = fresh[in.Node] || !known[in.ID]
+		}
+	}
+	var list []string
+	for _, node := range slices.Sorted(maps.Keys(change)) {
+		if node == "" || change[node] == 0 {
+			continue
+		}
+		mark := ""
+		if fresh[node] && change[node] > 0 {
+			mark = "new"
+		}
+		list = append(list, node, strconv.FormatInt(int64(change[node]), 10), mark)
+	}
+	return list
 }
 
 // forget drops what is kept about a deleted app outside its record. It would
@@ -161,13 +197,15 @@ type write struct {
 	claim, release []string // hostnames
 	set            []string // field, value, field, value, …
 	drop           []string // fields
+	reserve        []string // node, change in bytes, "new" or "", …
 }
 
 // outcome is the commit script's answer.
 type outcome struct {
-	kind        string // ok, done, conflict, taken
+	kind        string // ok, done, conflict, taken, full
 	version     uint64
-	host, owner string // for taken
+	host, owner string            // for taken
+	full        *router.FullError // for full
 }
 
 // commit sends one write. The client library repeats it after a broken
@@ -179,13 +217,13 @@ func (s *Store) commit(ctx context.Context, client redis.Scripter, w write) (out
 		gone = "delete"
 	}
 	args := []any{w.app, strconv.FormatUint(w.version, 10), strconv.FormatUint(s.seen.floor(), 10), newIdentity(), gone}
-	for _, list := range [][]string{w.claim, w.release, w.set, w.drop} {
+	for _, list := range [][]string{w.claim, w.release, w.set, w.drop, w.reserve} {
 		args = append(args, len(list))
 		for _, v := range list {
 			args = append(args, v)
 		}
 	}
-	reply, err := commitScript.Run(ctx, client, []string{k.app(w.app), k.apps(), k.hosts(), k.version(), k.changes()}, args...).StringSlice()
+	reply, err := commitScript.Run(ctx, client, []string{k.app(w.app), k.apps(), k.hosts(), k.version(), k.changes(), k.reserved(), k.capacity()}, args...).StringSlice()
 	if err != nil {
 		return outcome{}, err
 	}
@@ -196,6 +234,12 @@ func (s *Store) commit(ctx context.Context, client redis.Scripter, w write) (out
 	if out.kind == "taken" {
 		out.host, out.owner = reply[1], reply[len(reply)-1]
 		return out, nil
+	}
+	if out.kind == "full" && len(reply) == 4 {
+		reserved, err := strconv.ParseInt(reply[2], 10, 64)
+		capacity, err2 := strconv.ParseInt(reply[3], 10, 64)
+		out.full = &router.FullError{Node: reply[1], Reserved: router.Bytes(reserved), Capacity: router.Bytes(capacity)}
+		return out, errors.Join(err, err2)
 	}
 	if out.version, err = strconv.ParseUint(reply[1], 10, 64); err != nil {
 		return outcome{}, fmt.Errorf("the commit script answered %q as a version", reply[1])

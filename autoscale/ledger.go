@@ -1,0 +1,118 @@
+package autoscale
+
+import (
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/fluxgate/fluxgate/router"
+)
+
+// believeFull is how long a node counts as full after the store said so: by
+// then the change stream has told what fills it.
+const believeFull = 2 * time.Second
+
+// ledger keeps, from the changes of a Catalog, what every node has: asking all
+// apps at every placement would take longer than a wake.
+type ledger struct {
+	mu    sync.Mutex
+	nodes map[string]*account
+}
+
+// account is what one node has.
+type account struct {
+	reserved router.Bytes
+	apps     map[string]int // instances that are not failed, by app
+
+	// What the store said when it refused an instance, which other gateways'
+	// writes had filled.
+	told      router.Bytes
+	toldUntil time.Time
+}
+
+func newLedger(catalog *router.Catalog) *ledger {
+	l := &ledger{nodes: map[string]*account{}}
+	for _, st := range catalog.All() {
+		l.changed(nil, st)
+	}
+	catalog.OnChange(l.changed)
+	return l
+}
+
+func (l *ledger) changed(prev, next *router.AppState) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.count(prev, -1)
+	l.count(next, 1)
+}
+
+func (l *ledger) count(st *router.AppState, sign int) {
+	if st == nil {
+		return
+	}
+	for _, in := range st.Instances {
+		if in.Node == "" || in.State == router.Failed {
+			continue
+		}
+		a := l.nodes[in.Node]
+		if a == nil {
+			a = &account{apps: map[string]int{}}
+			l.nodes[in.Node] = a
+		}
+		a.reserved += router.Bytes(sign) * st.Reserves(in)
+		if a.apps[st.App.Name] += sign; a.apps[st.App.Name] == 0 {
+			delete(a.apps, st.App.Name)
+		}
+	}
+}
+
+// full notes that a node has less room than the Catalog says.
+func (l *ledger) full(f *router.FullError, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	a := l.nodes[f.Node]
+	if a == nil {
+		a = &account{apps: map[string]int{}}
+		l.nodes[f.Node] = a
+	}
+	a.told, a.toldUntil = f.Reserved, now.Add(believeFull)
+}
+
+// candidates are the nodes with what they have. names are the apps that the
+// caller asks about.
+func (l *ledger) candidates(nodes []router.Node, names []string, now time.Time) []Candidate {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	list := make([]Candidate, len(nodes))
+	for i, n := range nodes {
+		list[i].Node = n
+		a := l.nodes[n.Name]
+		if a == nil {
+			continue
+		}
+		list[i].Reserved = a.reserved
+		if now.Before(a.toldUntil) {
+			list[i].Reserved = max(a.reserved, a.told)
+		}
+		for _, name := range names {
+			if n := a.apps[name]; n > 0 {
+				if list[i].Apps == nil {
+					list[i].Apps = map[string]int{}
+				}
+				list[i].Apps[name] = n
+			}
+		}
+	}
+	return list
+}
+
+// account is a copy of what a node has, for tests.
+func (l *ledger) account(node string) account {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	a := l.nodes[node]
+	if a == nil {
+		return account{}
+	}
+	return account{reserved: a.reserved, apps: maps.Clone(a.apps)}
+}
