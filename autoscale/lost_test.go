@@ -187,3 +187,35 @@ func TestDrainedNode(t *testing.T) {
 		t.Errorf("there were only %d ready instances in between", least)
 	}
 }
+
+// TestTakenBack has records lost while their containers run on.
+func TestTakenBack(t *testing.T) {
+	for name, tt := range map[string]struct {
+		state router.ContainerState
+		want  router.InstanceState
+	}{
+		"running": {router.ContainerRunning, router.Ready},
+		"frozen":  {router.ContainerPaused, router.Frozen},
+		"stopped": {router.ContainerExited, router.Stopped},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.app("a")
+			id := w.put("a", router.Ready)
+			w.rt.set(id, tt.state)
+			if _, err := w.store.Update(t.Context(), "a", func(st *router.AppState) error { st.DropInstance(id); return nil }); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.c.Reconcile(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			w.await("a", "taken back", func(st *router.AppState) bool {
+				in, ok := st.Instance(id)
+				return ok && in.State == tt.want && in.Container != ""
+			})
+			if w.rt.count("remove") != 0 {
+				t.Error("it was removed")
+			}
+		})
+	}
+}

@@ -133,7 +133,10 @@ func TestRebalance(t *testing.T) {
 	}
 	govern := func() { w.c.govern(w.get("a"), byName(w.rt.Nodes()), w.c.Now()) }
 	govern()
-	w.await("a", "a third on the other node", func(st *router.AppState) bool { return st.Count(1, router.Ready) == 3 })
+	w.await("a", "a third on the other node", func(*router.AppState) bool {
+		written, err := w.store.Load(t.Context(), "a") // the Catalog knows of it earlier
+		return err == nil && written.Count(1, router.Ready) == 3
+	})
 	govern()
 	w.await("a", "one on each", spreadOut)
 	w.ahead.Store(int64(4 * settled))

@@ -15,7 +15,10 @@ const adoptDeadline = 3 * time.Second
 
 // Reconcile makes records and containers agree, as after a crash of this
 // process or of a node: what runs is adopted as it is, records without a
-// container are dropped, containers without a record removed. Instances that
+// container are dropped. Containers without a record are removed, unless the
+// app has no instance of their release at all: then the records were lost, as
+// with an older state that was restored, and what runs is taken back by its
+// labels. Instances that
 // somebody holds a claim on, or that this process is working on, are left to
 // them, and so are those on nodes that do not answer.
 func (c *Controller) Reconcile(ctx context.Context) error {
@@ -40,6 +43,9 @@ func (c *Controller) Reconcile(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := c.takeBack(ctx, seen, known); err != nil {
+		return err
+	}
 	for id, k := range seen {
 		if known[id] {
 			continue
@@ -53,6 +59,54 @@ func (c *Controller) Reconcile(ctx context.Context) error {
 				c.Log.Warn("container not removed", "instance", id, "err", err)
 			}
 		})
+	}
+	return nil
+}
+
+// takeBack makes records, from their labels, for containers that have none, of
+// releases that have no instance on record. Ids of those are added to known.
+func (c *Controller) takeBack(ctx context.Context, seen map[string]router.Container, known map[string]bool) error {
+	type release struct {
+		app    string
+		number int
+	}
+	lost := map[release][]router.Container{}
+	for id, k := range seen {
+		if !known[id] {
+			r := release{k.App, k.Release}
+			lost[r] = append(lost[r], k)
+		}
+	}
+	for r, list := range lost {
+		_, err := c.Store.Update(ctx, r.app, func(st *router.AppState) error {
+			if _, ok := st.Release(r.number); !ok || slices.ContainsFunc(st.Instances, func(in router.Instance) bool { return in.Release == r.number }) {
+				return errAbort
+			}
+			now := c.Now()
+			for _, k := range list {
+				in := router.Instance{ID: k.Instance, App: k.App, Release: k.Release, Node: k.Node, State: router.Starting, Since: now}
+				st.PutInstance(in)
+				adopt(st, in.ID, k, true, now)
+			}
+			return nil
+		})
+		switch {
+		case errors.Is(err, errAbort):
+		case err != nil:
+			return fmt.Errorf("taking back containers of %s: %w", r.app, err)
+		default:
+			c.Log.Warn("containers had no record; taken back by their labels", "app", r.app, "release", r.number, "containers", len(list))
+			for _, k := range list {
+				known[k.Instance] = true
+			}
+		}
+		if st, ok := c.Catalog.Get(r.app); ok && err == nil {
+			for _, in := range st.Instances {
+				if in.State == router.Starting && in.Claim.Op == "adopt" {
+					c.goFor(in.ID, func(ctx context.Context) { c.adoptStarting(ctx, in) })
+				}
+			}
+		}
 	}
 	return nil
 }

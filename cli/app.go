@@ -64,6 +64,8 @@ func App() *cli.App {
 			policyCommand(),
 			whyCommand(),
 			nodeCommand(),
+			backupCommand(),
+			restoreCommand(),
 			tokenCommand(),
 			loginCommand(),
 			doctorCommand(),

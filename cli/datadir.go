@@ -22,6 +22,8 @@ type dataDir struct {
 // spaceNeeded is what must be writable for a gateway to start at all.
 const spaceNeeded = 1 << 20
 
+var errDataInUse = errors.New("another fluxgate uses the data folder")
+
 // openDataDir makes the folder if need be, locks it, and checks that it can be
 // written to. Close it.
 func openDataDir(path string) (*dataDir, error) {
@@ -41,7 +43,7 @@ func openDataDir(path string) (*dataDir, error) {
 		defer func() { _ = lock.Close() }()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			pid, _ := os.ReadFile(lock.Name())
-			return nil, fmt.Errorf("another fluxgate (process %s) uses the data folder %s; stop it, or choose another folder with --data", strings.TrimSpace(string(pid)), path)
+			return nil, fmt.Errorf("%w %s (process %s); stop it, or choose another folder with --data", errDataInUse, path, strings.TrimSpace(string(pid)))
 		}
 		return nil, fmt.Errorf("the data folder %s cannot be locked: %w; it must be on a local disk", path, err)
 	}

@@ -3,6 +3,7 @@ package cli_test
 import (
 	"fmt"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -247,4 +248,71 @@ func gatewayID(t *testing.T, m *machine) string {
 		t.Fatal(fmt.Errorf("the gateway's identity: %w", err))
 	}
 	return strings.TrimSpace(string(out))
+}
+
+// TestBackupRestore saves what a gateway serves while it serves, and brings it
+// back after all of its state is gone.
+func TestBackupRestore(t *testing.T) {
+	m := upMachine(t)
+	m.push("app", "[env]\nGREETING = \"saved\"\n")
+	m.run("domains", "app", "add", "app.example.com")
+	m.run("policy", "app", "set", "max=3")
+	l := m.load("app", "/", 1)
+	file := filepath.Join(m.dir, "saved.backup")
+	if out := m.run("backup", file); !strings.Contains(out, "1 apps") {
+		t.Errorf("backup says %q", out)
+	}
+	l.end(t)
+	info, err := os.Stat(file)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v; it holds secrets", info.Mode(), err)
+	}
+	before := containers(t, "app")
+
+	// The state is lost while the gateway is away; what runs runs on.
+	m.kill()
+	redis := redisPID(t, m)
+	if err := syscall.Kill(redis, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "Redis is gone", func() bool { return syscall.Kill(redis, 0) != nil || !running(redis) })
+	if err := os.RemoveAll(filepath.Join(m.data, "redis")); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	half := filepath.Join(m.dir, "half.backup")
+	if err := os.WriteFile(half, text[:len(text)/2], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, code := m.try("restore", half); code != 1 || !strings.Contains(out, "cut short") {
+		t.Errorf("half a backup: exit code %d, %s", code, out)
+	}
+	if out := m.run("restore", file); !strings.Contains(out, "restored 1 apps") {
+		t.Errorf("restore says %q", out)
+	}
+	m.start()
+	if a := m.get(m.client(), "app", "/"); !strings.Contains(a.body, "saved") {
+		t.Errorf("it answers %q", a.body)
+	}
+	if out := m.run("domains", "app"); !strings.Contains(out, "app.example.com") {
+		t.Errorf("domains: %s", out)
+	}
+	if out := m.run("policy", "app", "--json"); !strings.Contains(strings.Join(strings.Fields(out), ""), `"key":"max","value":"3"`) {
+		t.Errorf("policy: %s", out)
+	}
+	if after := containers(t, "app"); !sameIDs(before, after) {
+		t.Errorf("what runs was not taken back: %v became %v", before, after)
+	}
+	if out := m.run("restore", file); !strings.Contains(out, "were there already") { // while it serves
+		t.Errorf("again: %s", out)
+	}
+}
+
+// running reports whether a process is there and no zombie.
+func running(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err == nil && !strings.Contains(string(stat), ") Z ")
 }

@@ -108,6 +108,17 @@ func dataDir(dir string) (string, error) {
 	return abs, nil
 }
 
+// ServerURL is how to [Open] the server of a data folder that somebody else
+// keeps running.
+func ServerURL(dir string) (string, error) {
+	dir, err := dataDir(dir)
+	if err != nil {
+		return "", err
+	}
+	socket, err := socketPath(dir)
+	return (&url.URL{Scheme: "unix", Path: socket}).String(), err
+}
+
 // URL is how to [Open] the server.
 func (s *Server) URL() string { return (&url.URL{Scheme: "unix", Path: s.socket}).String() }
 

@@ -159,7 +159,7 @@ func (w *watcher) reread(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	names, err := w.names(ctx)
+	names, err := w.s.appNames(ctx, w.client)
 	if err != nil {
 		return err
 	}
@@ -192,7 +192,7 @@ func (w *watcher) reread(ctx context.Context) error {
 	}
 	var gone []string
 	for batch := range slices.Chunk(names, loadBatch) {
-		hashes, err := w.hashes(ctx, batch)
+		hashes, err := w.s.appHashes(ctx, w.client, batch)
 		if err != nil {
 			return err
 		}
@@ -219,19 +219,20 @@ func (w *watcher) reread(ctx context.Context) error {
 	return nil
 }
 
-func (w *watcher) names(ctx context.Context) ([]string, error) {
+func (s *Store) appNames(ctx context.Context, client redis.UniversalClient) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	return w.client.HKeys(ctx, w.s.keys.apps()).Result()
+	return client.HKeys(ctx, s.keys.apps()).Result()
 }
 
-func (w *watcher) hashes(ctx context.Context, names []string) ([]map[string]string, error) {
+// appHashes reads apps in one round trip.
+func (s *Store) appHashes(ctx context.Context, client redis.UniversalClient, names []string) ([]map[string]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	replies := make([]*redis.MapStringStringCmd, len(names))
-	_, err := w.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+	_, err := client.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i, name := range names {
-			replies[i] = p.HGetAll(ctx, w.s.keys.app(name))
+			replies[i] = p.HGetAll(ctx, s.keys.app(name))
 		}
 		return nil
 	})
@@ -336,7 +337,7 @@ func (w *watcher) tellAll(ctx context.Context, changes []change) error {
 	var hashes []map[string]string
 	if len(names) > 0 {
 		var err error
-		if hashes, err = w.hashes(ctx, names); err != nil {
+		if hashes, err = w.s.appHashes(ctx, w.client, names); err != nil {
 			return err
 		}
 	}
