@@ -118,6 +118,8 @@ func New(ctx context.Context, o Options) (_ *Registry, err error) {
 	}
 	conf.HTTP.Secret = o.Secret
 	conf.HTTP.RelativeURLs = true // it has several addresses
+	// Layers that stay elsewhere are the node's to fetch.
+	conf.Validation.Manifests.URLs.Allow = []string{"^https?://"}
 
 	ctx, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
@@ -165,18 +167,34 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	case rt.kind == kindManifest && req.Method == http.MethodDelete:
 		r.deleteManifest(w, req, rt)
 	default:
-		if d, err := digest.Parse(rt.reference); err == nil && rt.kind == kindBlob {
-			r.touch(d) // whoever asks whether a blob is there may refer to it next
-		}
-		if d, err := digest.Parse(req.URL.Query().Get("mount")); err == nil {
-			r.touch(d)
-		}
-		if d, err := digest.Parse(req.URL.Query().Get("digest")); err == nil {
-			r.touch(d)
+		// Whoever asks whether a blob is there may refer to it next.
+		query := req.URL.Query()
+		for _, text := range []string{rt.reference, query.Get("mount"), query.Get("digest")} {
+			if d, err := digest.Parse(text); err == nil {
+				r.touch(d)
+				w = &named{ResponseWriter: w, digest: d}
+			}
 		}
 		r.app.ServeHTTP(w, req)
 	}
 }
+
+// named is an answer about a blob by the digest it was asked for: the library
+// names it by its SHA-256, whichever the client uses.
+type named struct {
+	http.ResponseWriter
+	digest digest.Digest
+}
+
+func (n *named) WriteHeader(status int) {
+	if h := n.Header(); h.Get("Docker-Content-Digest") != "" && n.digest.Algorithm() != digest.Canonical {
+		h.Set("Docker-Content-Digest", n.digest.String())
+	}
+	n.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap lets the server's own controls through.
+func (n *named) Unwrap() http.ResponseWriter { return n.ResponseWriter }
 
 // touch notes that somebody is about to refer to a blob.
 func (r *Registry) touch(digests ...digest.Digest) {
