@@ -16,6 +16,7 @@ import (
 	"github.com/fluxgate/fluxgate/gateway"
 	"github.com/fluxgate/fluxgate/gateway/api"
 	"github.com/fluxgate/fluxgate/podman"
+	"github.com/fluxgate/fluxgate/podman/registry"
 	"github.com/fluxgate/fluxgate/router"
 	"github.com/fluxgate/fluxgate/router/state"
 )
@@ -35,6 +36,7 @@ type serveConfig struct {
 	HTTPS     string
 	Redis     string   // URL; empty: a private one
 	Nodes     []string // Podman API URLs of this gateway alone; empty: this machine's
+	Registry  string   // folder or s3:// URL for images; empty: in the data folder
 	NoLocal   bool     // this machine runs no apps
 	SSHKey    string   // file of the private key for ssh:// nodes; empty: the agent's, or the user's own
 	Email     string
@@ -56,6 +58,10 @@ type gatewayProcess struct {
 	redis   *state.Server // nil where --redis names another
 	service *podman.Service
 	pool    *podman.Pool
+
+	registry *registry.Registry
+	api      *api.Server
+
 	fleet   *fleet
 	catalog *router.Catalog
 	control *autoscale.Controller
@@ -76,7 +82,7 @@ func serve(ctx context.Context, cfg serveConfig) (err error) {
 	defer cancel()
 	failed := make(chan error, 1)
 	for _, step := range []func(context.Context) error{
-		g.openData, g.bind, g.openStore, g.openPodman, g.assemble, g.load, g.startControl,
+		g.openData, g.bind, g.openStore, g.openPodman, g.openRegistry, g.assemble, g.load, g.startControl,
 		func(context.Context) error { return g.openAPI(failed) }, g.openEdge, g.announceAdmin,
 	} {
 		if err := step(sctx); err != nil {
@@ -193,7 +199,7 @@ func (g *gatewayProcess) assemble(context.Context) error {
 	g.catalog = router.NewCatalog()
 	g.control = autoscale.New(autoscale.Options{
 		Gateway: g.id, Catalog: g.catalog, Store: appliedStore{g.store, g.catalog}, Runtime: g.pool,
-		Signals: g.store, Cluster: cluster{g.store, g.id}, Journal: g.store, Gauge: gauge{g}, Log: g.Log,
+		Signals: g.store, Cluster: cluster{g.store, g.id}, Journal: g.store, Gauge: gauge{g}, Locality: g.pool, Log: g.Log,
 	})
 	g.onStop(func(context.Context) { g.control.Close() })
 	g.edge, err = gateway.New(gateway.Options{
@@ -251,6 +257,7 @@ func (g *gatewayProcess) startControl(ctx context.Context) error {
 	}
 	g.background(g.control.Run)
 	g.background(g.fleet.follow)
+	g.background(g.collect)
 	running, apps := 0, g.catalog.All()
 	for _, st := range apps {
 		running += len(st.Instances)
@@ -278,7 +285,8 @@ func (g *gatewayProcess) openAPI(failed chan<- error) error {
 	if err := os.Chmod(socket, 0o600); err != nil {
 		return errors.Join(err, ln.Close())
 	}
-	hs := &http.Server{Handler: server, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, ErrorLog: slog.NewLogLogger(g.Log.Handler(), slog.LevelDebug)}
+	g.api = server
+	hs := &http.Server{Handler: g.atRegistry(server), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, ErrorLog: slog.NewLogLogger(g.Log.Handler(), slog.LevelDebug)}
 	go func() {
 		if err := hs.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
 			report(failed, fmt.Errorf("the control API stopped: %w", err))

@@ -79,6 +79,7 @@ func (e *Edge) publish(name string, hosts map[string]*target) {
 		}
 	}
 	delete(hosts, router.PlatformHost(e.opts.Domain))
+	delete(hosts, router.RegistryHost(e.opts.Domain))
 	e.table.Store(old.With(hosts, drop))
 	if len(hosts) == 0 {
 		delete(e.hosts, name)

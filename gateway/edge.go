@@ -33,7 +33,7 @@ type Options struct {
 	// that is reached by another way than the network.
 	Dial func(ctx context.Context, node, addr string) (net.Conn, error)
 
-	APIUpstream string // optional: unix socket of the control API, served at router.PlatformHost(Domain)
+	APIUpstream string // optional: unix socket of the control API, served at router.PlatformHost(Domain) and router.RegistryHost(Domain)
 
 	HTTP      net.Listener // owned by the Edge from New on
 	HTTPS     net.Listener // optional: without it nothing is served over TLS
@@ -120,7 +120,7 @@ func (e *Edge) platformTable() *router.Table[*target] {
 		timeout:   10 * time.Minute, // a push answers after its build
 	}
 	t.admission.target.Store(t)
-	return empty.With(map[string]*target{router.PlatformHost(e.opts.Domain): t}, nil)
+	return empty.With(map[string]*target{router.PlatformHost(e.opts.Domain): t, router.RegistryHost(e.opts.Domain): t}, nil)
 }
 
 // Start begins to accept connections. It returns at once.

@@ -404,9 +404,11 @@ func TestPlatformHost(t *testing.T) {
 	r := newRig(t, func(o *Options, _ *fakeEngine) { o.APIUpstream = sock })
 	// An app cannot take its name.
 	st := record("a")
-	st.App.Domains = []string{"fluxgate.localhost"}
+	st.App.Domains = []string{"fluxgate.localhost", "registry.localhost"}
 	r.apply(st)
-	if res, body := r.get(r.client(), "http://fluxgate.localhost/v1"); res.StatusCode != 200 || body != "api fluxgate.localhost" {
-		t.Errorf("%d %q", res.StatusCode, body)
+	for _, host := range st.App.Domains {
+		if res, body := r.get(r.client(), "http://"+host+"/v1"); res.StatusCode != 200 || body != "api "+host {
+			t.Errorf("%d %q", res.StatusCode, body)
+		}
 	}
 }

@@ -19,13 +19,22 @@ import (
 // whose bindings want files on disk or cannot stream. Any answer but success
 // is an error. The caller closes the body.
 func (n *Node) request(ctx context.Context, method, path string, query url.Values, body io.Reader, contentType string) (*http.Response, error) {
+	header := http.Header{}
+	if contentType != "" {
+		header.Set("Content-Type", contentType)
+	}
+	return n.send(ctx, method, path, query, body, header)
+}
+
+// send is request with headers.
+func (n *Node) send(ctx context.Context, method, path string, query url.Values, body io.Reader, header http.Header) (*http.Response, error) {
 	u := url.URL{Scheme: "http", Host: "d", Path: "/v4.0.0/libpod" + path, RawQuery: query.Encode()}
 	req, err := http.NewRequestWithContext(ctx, method, u.String(), body)
 	if err != nil {
 		return nil, err
 	}
-	if contentType != "" {
-		req.Header.Set("Content-Type", contentType)
+	for name, values := range header {
+		req.Header[name] = values
 	}
 	resp, err := n.client.Do(req)
 	if err != nil {

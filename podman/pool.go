@@ -24,6 +24,9 @@ type Pool struct {
 	mu      sync.Mutex // held by those who change the members
 	members atomic.Pointer[members]
 	copies  singleflight.Group // of images, by node and image
+
+	inventory *inventory
+	depot     *depot // nil: images are copied whole
 }
 
 // members is one state of a Pool; it never changes.
@@ -36,7 +39,7 @@ type members struct {
 // NewPool is a pool of nodes, each with a name of its own. They stay the
 // caller's to close.
 func NewPool(nodes ...*Node) *Pool {
-	p := &Pool{}
+	p := &Pool{inventory: newInventory()}
 	p.members.Store(&members{byName: map[string]*Node{}, changed: make(chan struct{})})
 	for _, n := range nodes {
 		p.Add(n)
@@ -166,10 +169,41 @@ func (p *Pool) Create(ctx context.Context, in router.Instance, rel router.Releas
 	if !isCode(err, router.CodeNotFound) {
 		return id, err
 	}
-	if err := p.bring(ctx, n, rel.Image); err != nil {
+	if err := p.fetch(ctx, n, in.App, rel.Image); err != nil {
 		return "", err
 	}
 	return n.Create(ctx, in, rel)
+}
+
+// fetch brings an image to a node: through the depot, or copied whole where
+// that is not possible.
+func (p *Pool) fetch(ctx context.Context, to *Node, app, image string) error {
+	if p.depot != nil {
+		done := p.copies.DoChan(to.name+" depot "+image, func() (any, error) {
+			// It goes on where the one who asked first gives up: the next try
+			// finds it there.
+			cctx, cancel := context.WithTimeout(p.depot.life, copyCall)
+			defer cancel()
+			return nil, p.throughDepot(cctx, to, app, image)
+		})
+		select {
+		case r := <-done:
+			if r.Err == nil {
+				p.inventory.add(to.name, image)
+				return nil
+			}
+			if !errors.Is(r.Err, errNoDepot) {
+				to.log.Warn("an image did not come through the registry; copying it", "image", image, "app", app, "error", r.Err)
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	err := p.bring(ctx, to, image)
+	if err == nil {
+		p.inventory.add(to.name, image)
+	}
+	return err
 }
 
 // bring copies an image to a node, once however many want it there. It goes on
@@ -178,28 +212,11 @@ func (p *Pool) bring(ctx context.Context, to *Node, image string) error {
 	done := p.copies.DoChan(to.name+" "+image, func() (any, error) {
 		cctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), copyCall)
 		defer cancel()
-		var errs []error
-		for _, from := range p.nodes() {
-			if from == to || from.Node().Down {
-				continue
-			}
-			switch there, err := from.ImageExists(cctx, image); {
-			case err != nil:
-				errs = append(errs, err)
-				continue
-			case !there:
-				continue
-			}
-			err := from.copyImage(cctx, image, to)
-			if err == nil {
-				return nil, nil
-			}
-			errs = append(errs, err)
+		from, err := p.holder(cctx, to, image)
+		if err == nil {
+			err = from.copyImage(cctx, image, to)
 		}
-		if len(errs) == 0 {
-			return nil, router.Errorf(router.CodeUnavailable, "no node that answers has the image %s: push the app again", image)
-		}
-		return nil, errors.Join(errs...)
+		return nil, err
 	})
 	select {
 	case r := <-done:
@@ -335,6 +352,7 @@ func (p *Pool) Events(ctx context.Context, fn func(router.ContainerEvent)) {
 			nctx, stop := context.WithCancel(ctx)
 			following[n] = stop
 			wg.Go(func() { n.watchReach(nctx, tell) })
+			wg.Go(func() { p.watchImages(nctx, n) })
 			wg.Go(func() {
 				n.Events(nctx, func(e router.ContainerEvent) {
 					switch e.Kind {
@@ -357,13 +375,33 @@ func (p *Pool) Events(ctx context.Context, fn func(router.ContainerEvent)) {
 	}
 }
 
-// Build is Node.Build on a node that it chooses by the app.
+// Build is Node.Build on a node that it chooses by the app. The image then goes
+// to the depot, too; one that is there is taken from there.
 func (p *Pool) Build(ctx context.Context, app string, src router.Source, files io.Reader, out io.Writer) (string, error) {
 	n, err := p.place(app)
 	if err != nil {
 		return "", err
 	}
-	return n.Build(ctx, app, src, files, out)
+	var id string
+	if what, ok := p.fromDepot(src); ok {
+		if id, err = p.depot.pull(ctx, n, what, orDiscard(out)); err == nil {
+			n.handOut(id)
+		}
+	} else {
+		id, err = n.Build(ctx, app, src, files, out)
+	}
+	if err == nil {
+		p.inventory.add(n.name, id)
+		p.land(n, app, id)
+	}
+	return id, err
+}
+
+func orDiscard(w io.Writer) io.Writer {
+	if w == nil {
+		return io.Discard
+	}
+	return w
 }
 
 // ImageExists reports whether any node has the image.

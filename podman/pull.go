@@ -78,7 +78,13 @@ func (n *Node) pullWith(ctx context.Context, reference, policy string, out io.Wr
 		return "", err
 	}
 	defer resp.Body.Close()
-	dec := json.NewDecoder(resp.Body)
+	return n.readPull(ctx, resp.Body, reference, out)
+}
+
+// readPull reads what the engine says of a pull: the image's ID, or why there is
+// none.
+func (n *Node) readPull(ctx context.Context, body io.Reader, reference string, out io.Writer) (string, error) {
+	dec := json.NewDecoder(body)
 	var id, failure string
 	for {
 		var report entities.ImagePullReport

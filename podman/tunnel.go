@@ -46,7 +46,13 @@ type Tunnel struct {
 	end    context.CancelFunc
 	group  sync.WaitGroup
 
-	turn   chan struct{} // held by the one who connects
+	turn     chan struct{} // held by the one who connects
+	offering chan struct{} // held by the one who opens a listener there
+	offered  struct {      // guarded by offering
+		client *ssh.Client
+		addr   string
+	}
+
 	mu     sync.Mutex
 	client *ssh.Client
 	socket string // on the node; found out at the first login where the URL has none
@@ -68,7 +74,7 @@ func NewTunnel(o SSHOptions) (*Tunnel, error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	t := &Tunnel{o: o, user: u.User.Username(), addr: hostPort(u), pinned: pinned, socket: u.Path, turn: make(chan struct{}, 1)}
+	t := &Tunnel{o: o, user: u.User.Username(), addr: hostPort(u), pinned: pinned, socket: u.Path, turn: make(chan struct{}, 1), offering: make(chan struct{}, 1)}
 	t.life, t.end = context.WithCancel(context.Background())
 	return t, nil
 }
@@ -120,6 +126,47 @@ func (t *Tunnel) Dial(ctx context.Context, network, addr string) (net.Conn, erro
 	}
 	t.drop(client)
 	return nil, router.Errorf(router.CodeUnavailable, "the SSH connection to %s broke: %w", t.addr, err)
+}
+
+// Offer opens a listener on the node's loopback whose connections come here,
+// for serve to accept, and returns its address. It does so once per SSH
+// connection, and anew for the next one; serve's listener ends with the
+// connection. The node must allow TCP forwarding.
+func (t *Tunnel) Offer(ctx context.Context, serve func(net.Listener)) (string, error) {
+	client, err := t.connected(ctx)
+	if err != nil {
+		return "", err
+	}
+	select {
+	case t.offering <- struct{}{}:
+		defer func() { <-t.offering }()
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+	if t.offered.client == client {
+		return t.offered.addr, nil
+	}
+	type opened struct {
+		ln  net.Listener
+		err error
+	}
+	done := make(chan opened, 1)
+	t.group.Go(func() { // it knows no context, and ends with the connection
+		ln, err := client.Listen("tcp", "127.0.0.1:0")
+		done <- opened{ln, err}
+	})
+	select {
+	case o := <-done:
+		if o.err != nil {
+			return "", router.Errorf(router.CodeUnavailable, "%s lets no connections through to this gateway (%w): allow TCP forwarding in its sshd (AllowTcpForwarding yes)", t.addr, o.err)
+		}
+		t.offered.client, t.offered.addr = client, o.ln.Addr().String()
+		serve(o.ln)
+		return t.offered.addr, nil
+	case <-ctx.Done():
+		t.drop(client) // so that what hangs ends
+		return "", ctx.Err()
+	}
 }
 
 // connected is the one connection, opened now where there is none.

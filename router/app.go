@@ -137,6 +137,9 @@ var reservedNames = []string{"fluxgate", "registry"}
 // PlatformHost is the hostname of the control API under domain.
 func PlatformHost(domain string) string { return "fluxgate." + domain }
 
+// RegistryHost is the hostname of the image registry under domain.
+func RegistryHost(domain string) string { return "registry." + domain }
+
 // CheckAppName says what is wrong with an app's name; nil where nothing is. An
 // app's name is a hostname label (RFC 1123 section 2.1), short enough to leave
 // room for what containers' names add.

@@ -22,6 +22,12 @@ type Collected struct {
 	Bytes     int64
 }
 
+// Keep says what of a repository stays.
+type Keep struct {
+	All  bool
+	Tags map[string]bool // where not All: what these lead to
+}
+
 // Collect removes what is not kept any more: manifests that none of the tags
 // which keep names for their repository leads to, then layers that no manifest
 // refers to, then uploads that were given up. What a kept index lists stays, and
@@ -33,7 +39,7 @@ type Collected struct {
 // about within the grace. Gateways that share a storage must see to it that
 // only one of them collects. After an error, what was removed stays removed;
 // nothing that is kept is.
-func (r *Registry) Collect(ctx context.Context, keep func(repository string) (tags map[string]bool, err error)) (Collected, error) {
+func (r *Registry) Collect(ctx context.Context, keep func(repository string) (Keep, error)) (Collected, error) {
 	var done Collected
 	marked := map[digest.Digest]bool{}
 	all, ok := r.images.(distribution.RepositoryEnumerator)
@@ -49,11 +55,11 @@ func (r *Registry) Collect(ctx context.Context, keep func(repository string) (ta
 		return done, fmt.Errorf("listing repositories: %w", err)
 	}
 	for _, name := range names {
-		tags, err := keep(name)
+		stays, err := keep(name)
 		if err != nil {
 			return done, err
 		}
-		n, err := r.collectRepository(ctx, name, tags, marked)
+		n, err := r.collectRepository(ctx, name, stays, marked)
 		done.Manifests += n
 		if err != nil {
 			return done, fmt.Errorf("collecting %s: %w", name, err)
@@ -74,7 +80,7 @@ func (r *Registry) Collect(ctx context.Context, keep func(repository string) (ta
 
 // collectRepository removes a repository's manifests that are not kept, and
 // marks all that the others refer to.
-func (r *Registry) collectRepository(ctx context.Context, name string, tags map[string]bool, marked map[digest.Digest]bool) (removed int, err error) {
+func (r *Registry) collectRepository(ctx context.Context, name string, stays Keep, marked map[digest.Digest]bool) (removed int, err error) {
 	repo, err := r.repository(ctx, name)
 	if err != nil {
 		return 0, err
@@ -101,13 +107,13 @@ func (r *Registry) collectRepository(ctx context.Context, name string, tags map[
 		if err != nil {
 			return 0, err
 		}
-		if young || r.touched(d) {
+		if stays.All || young || r.touched(d) {
 			if err := r.mark(ctx, name, d, kept, marked); err != nil {
 				return 0, err
 			}
 		}
 	}
-	for tag := range tags {
+	for tag := range stays.Tags {
 		d, err := r.resolve(ctx, name, tag)
 		if errors.Is(err, ErrUnknown) {
 			continue

@@ -21,6 +21,13 @@ type Image struct {
 	Manifest string // its digest
 	ID       string // digest of its configuration, which is its ID on the nodes
 	Layers   []Layer
+	config   string // media type of its configuration
+}
+
+// Runs reports whether it is a container image, not a signature or another
+// artifact.
+func (i Image) Runs() bool {
+	return len(i.Layers) > 0 && (i.config == v1.MediaTypeImageConfig || i.config == "application/vnd.docker.container.image.v1+json")
 }
 
 // Layer is one layer as it is stored and carried, compressed.
@@ -105,7 +112,7 @@ func (r *Registry) Image(ctx context.Context, repository, ref string) (Image, er
 	if m.Config.Digest == "" {
 		return Image{}, fmt.Errorf("%s:%s is no container image", repository, ref)
 	}
-	img := Image{Manifest: dgst.String(), ID: m.Config.Digest.String()}
+	img := Image{Manifest: dgst.String(), ID: m.Config.Digest.String(), config: m.Config.MediaType}
 	for _, l := range m.Layers {
 		img.Layers = append(img.Layers, Layer{l.Digest.String(), l.Size})
 	}

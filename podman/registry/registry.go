@@ -116,6 +116,7 @@ func New(ctx context.Context, o Options) (_ *Registry, err error) {
 			"maintenance": {"uploadpurging": map[any]any{"enabled": false}},
 		},
 	}
+	conf.Catalog.MaxEntries = 1000 // of a page
 	conf.HTTP.Secret = o.Secret
 	conf.HTTP.RelativeURLs = true // it has several addresses
 	// Layers that stay elsewhere are the node's to fetch.

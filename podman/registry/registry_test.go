@@ -184,6 +184,10 @@ func TestPushPull(t *testing.T) {
 	if _, err := r.Image(t.Context(), "app", "v2"); !errors.Is(err, registry.ErrUnknown) {
 		t.Errorf("an unknown tag: %v", err)
 	}
+	text, _ := io.ReadAll(r.want(200, "GET", "/v2/_catalog", nil).Body)
+	if strings.TrimSpace(string(text)) != `{"repositories":["app"]}` {
+		t.Errorf("the catalog is %s", text)
+	}
 	if err := r.Tag(t.Context(), "app", "other", got.Manifest); err != nil || !r.has("app:other") {
 		t.Errorf("tagged here: %v", err)
 	}
@@ -409,10 +413,10 @@ func TestCollect(t *testing.T) {
 	r.push("signed:v1", signed)
 	sig := r.push("signed:sig", signature(t, signed, "application/vnd.example.signature"))
 
-	keep := map[string]map[string]bool{"app": {"v2": true, "never": true}, "many": {"v1": true}, "signed": {"v1": true}}
+	keep := map[string]registry.Keep{"app": {Tags: map[string]bool{"v2": true, "never": true}}, "many": {All: true}, "signed": {Tags: map[string]bool{"v1": true}}}
 	collect := func() registry.Collected {
 		t.Helper()
-		done, err := r.Collect(t.Context(), func(repository string) (map[string]bool, error) { return keep[repository], nil })
+		done, err := r.Collect(t.Context(), func(repository string) (registry.Keep, error) { return keep[repository], nil })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -440,7 +444,7 @@ func TestCollect(t *testing.T) {
 	if !r.has("app:v1") {
 		t.Error("it cannot be pushed again")
 	}
-	if _, err := r.Collect(t.Context(), func(string) (map[string]bool, error) { return nil, errors.New("no answer") }); err == nil || !r.has("app:v2") {
+	if _, err := r.Collect(t.Context(), func(string) (registry.Keep, error) { return registry.Keep{}, errors.New("no answer") }); err == nil || !r.has("app:v2") {
 		t.Errorf("a failing keep: %v", err)
 	}
 }
@@ -459,7 +463,7 @@ func TestCollectWhilePushing(t *testing.T) {
 				return
 			default:
 			}
-			if _, err := r.Collect(context.Background(), func(string) (map[string]bool, error) { return nil, nil }); err != nil {
+			if _, err := r.Collect(context.Background(), func(string) (registry.Keep, error) { return registry.Keep{}, nil }); err != nil {
 				t.Error(err)
 				return
 			}
