@@ -92,6 +92,9 @@ type Locality interface {
 	// before it can run it; nodes that lack none may be left out. It must
 	// answer from memory.
 	Missing(image string) map[string]router.Bytes
+
+	// Prefetch brings an app's image to a node; one that is there is fine.
+	Prefetch(ctx context.Context, node, app, image string) error
 }
 
 // Options are what a Controller stands on. All fields are required but Gauge,

@@ -134,6 +134,7 @@ func (c *Controller) route(ctx context.Context, app string, number int, note str
 		c.drain(app, id, c.Now(), fmt.Sprintf("v%d serves", number))
 	}
 	c.pruneImages()
+	c.prefetch(&st)
 	return st, nil
 }
 

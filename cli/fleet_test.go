@@ -27,6 +27,8 @@ type fleetNode struct {
 	args  []string // of Podman
 	print string   // fingerprint of the host key
 	url   string
+
+	service *exec.Cmd // Podman's
 }
 
 // newFleetNode starts a node that logs in whoever has the key in keyFile.
@@ -84,7 +86,8 @@ func newFleetNode(t *testing.T, number int, keyFile string) *fleetNode {
 	}
 	n.serve(n.inside("/usr/sbin/sshd", "-D", "-e", "-f", filepath.Join(dir, "sshd.conf")), "tcp", n.ip+":22")
 	socket := filepath.Join(dir, "podman.sock")
-	n.serve(n.inside(append(n.args, "system", "service", "--time", "0", "unix://"+socket)...), "unix", socket)
+	n.service = n.inside(append(n.args, "system", "service", "--time", "0", "unix://"+socket)...)
+	n.serve(n.service, "unix", socket)
 	n.url = "ssh://root@" + n.ip + socket
 	return n
 }

@@ -175,6 +175,15 @@ func TestImagesTravelByLayers(t *testing.T) {
 	if !strings.Contains(m.registryCatalog(), `"app"`) {
 		t.Errorf("the registry holds %s", m.registryCatalog())
 	}
+	// The image of another app is there before it is needed.
+	m.push("ahead", "")
+	eventually(t, "both nodes have the image", func() bool {
+		var images []string
+		for _, n := range nodes {
+			images = append(images, n.podman("images", "--quiet", "--no-trunc"))
+		}
+		return len(strings.Fields(images[0])) == len(strings.Fields(images[1]))
+	})
 	// A node that has lost its images gets them again, from the registry alone.
 	m.run("node", "drain", near.name, "--timeout", "60s")
 	m.awaitWhere("app", map[string]string{"n2": "ready ready"})

@@ -22,6 +22,7 @@ type Policy struct {
 	WakeDeadline      Duration // longest a request waits for a sleeping app
 	QueueDepth        int      // most requests that wait at once
 	QueueDeadline     Duration // longest a request waits for a place on a ready instance
+	Prefetch          int      // nodes, beyond those that run it, that get a new release's image ahead of need
 }
 
 // PolicyField describes one field of a Policy: its key in the manifest and on
@@ -46,6 +47,7 @@ func DefaultPolicy() Policy {
 		FreezeAfter: Duration(30 * time.Second), StopAfter: Duration(10 * time.Minute), RemoveAfter: Duration(24 * time.Hour),
 		WakeDeadline: Duration(30 * time.Second),
 		QueueDepth:   5000, QueueDeadline: Duration(30 * time.Second),
+		Prefetch: 1,
 	}
 }
 
@@ -63,6 +65,7 @@ var PolicyFields = []PolicyField{
 	durationField("remove_after", "idle time after which a stopped instance is removed", time.Second, 365*24*time.Hour, true, func(p *Policy) *Duration { return &p.RemoveAfter }),
 	durationField("wake_deadline", "longest a request waits for a sleeping app", 100*time.Millisecond, 10*time.Minute, false, func(p *Policy) *Duration { return &p.WakeDeadline }),
 	intField("queue_depth", "most requests that wait at once; further ones get 503", 0, 1000000, func(p *Policy) *int { return &p.QueueDepth }),
+	intField("prefetch", "nodes, beyond those that run it, that get a new release's image ahead of need", 0, 1000, func(p *Policy) *int { return &p.Prefetch }),
 	durationField("queue_deadline", "longest a request waits for a place on a ready instance", 10*time.Millisecond, 10*time.Minute, false, func(p *Policy) *Duration { return &p.QueueDeadline }),
 }
 

@@ -39,6 +39,7 @@ type policyRecord struct {
 	WakeDeadline      router.Duration `json:"wake_deadline"`
 	QueueDepth        int             `json:"queue_depth"`
 	QueueDeadline     router.Duration `json:"queue_deadline"`
+	Prefetch          int             `json:"prefetch,omitempty"`
 }
 
 type crashRecord struct {

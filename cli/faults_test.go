@@ -1,0 +1,313 @@
+package cli_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestFaults drives two gateways, three machines and one Redis through pushes,
+// wakes and faults that chance chooses, and checks the contracts from outside:
+// by a log of what clients were answered, and by what Podman itself has at the
+// end. A run is repeated with the seed that it prints:
+//
+//	FLUXGATE_TEST_SEED=… FLUXGATE_TEST_FAULTS=10m go test -run TestFaults ./cli
+func TestFaults(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	if s := os.Getenv("FLUXGATE_TEST_SEED"); s != "" {
+		seed, _ = strconv.ParseUint(s, 10, 64)
+	}
+	length := 45 * time.Second
+	if s := os.Getenv("FLUXGATE_TEST_FAULTS"); s != "" {
+		var err error
+		if length, err = time.ParseDuration(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("FLUXGATE_TEST_SEED=%d", seed)
+	w := newFaultWorld(t, rand.New(rand.NewPCG(seed, 0)))
+	for _, app := range []string{"busy", "nap", "gone"} {
+		w.visit(app)
+	}
+	for began := time.Now(); time.Since(began) < length; {
+		w.fault()
+		time.Sleep(time.Duration(w.chance.IntN(2000)) * time.Millisecond)
+	}
+	w.heal()
+	close(w.stop)
+	w.visitors.Wait()
+	w.judge()
+	w.compare()
+}
+
+// faultWorld is what the faults happen to.
+type faultWorld struct {
+	t        *testing.T
+	chance   *rand.Rand
+	gateways []*machine
+	flags    []string
+	nodes    []*fleetNode
+	redis    *sharedRedis
+	stop     chan struct{}
+	visitors sync.WaitGroup
+
+	mu      sync.Mutex
+	visits  []visit
+	excuses []excuse
+	down    map[*machine]bool
+	clients map[*machine]*http.Client
+	pushes  int
+}
+
+// visit is one request as its client saw it.
+type visit struct {
+	app     string
+	at      time.Time
+	took    time.Duration
+	gateway *machine
+	answer  answer
+	err     error
+}
+
+// excuse is a fault for which some requests may fail: those that were under way
+// at a gateway that was killed, or on an instance that was.
+type excuse struct {
+	what     string
+	gateway  *machine // of connections that broke; nil: any
+	from, to time.Time
+}
+
+func newFaultWorld(t *testing.T, chance *rand.Rand) *faultWorld {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("network namespaces need root")
+	}
+	w := &faultWorld{t: t, chance: chance, stop: make(chan struct{}), down: map[*machine]bool{}, clients: map[*machine]*http.Client{}}
+	a, b := newMachine(t), newMachine(t)
+	key := filepath.Join(a.dir, "key")
+	if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key).CombinedOutput(); err != nil {
+		t.Fatalf("ssh-keygen: %v\n%s", err, out)
+	}
+	for i := range 3 {
+		w.nodes = append(w.nodes, newFleetNode(t, i+1, key))
+	}
+	w.redis = newSharedRedis(t, a.dir)
+	w.flags = []string{"--no-local", "--ssh-key", key, "--redis", w.redis.url()}
+	for _, m := range []*machine{a, b} {
+		m.ownPodman = true
+		m.start(w.flags...)
+		w.gateways = append(w.gateways, m)
+		w.clients[m] = m.client()
+	}
+	for i, n := range w.nodes {
+		args := []string{"node", "add", n.url, "--name", n.name, "--host-key", n.print}
+		if i == 2 {
+			args = append(args, "--tunnel")
+		}
+		a.run(args...)
+	}
+	a.push("busy", "[scale]\nmin = 2\nmax = 3\n")
+	a.push("nap", quickFreeze)
+	a.push("gone", "[scale]\nfreeze_after = \"1s\"\nstop_after = \"1s\"\nremove_after = \"1s\"\n")
+	for _, app := range []string{"busy", "nap", "gone"} {
+		b.knows(app)
+	}
+	return w
+}
+
+// visit has a client ask an app now and then, at either gateway.
+func (w *faultWorld) visit(app string) {
+	pause := map[string]int{"busy": 60, "nap": 2500, "gone": 4000}[app]
+	chance := rand.New(rand.NewPCG(w.chance.Uint64(), 1))
+	for range 2 {
+		w.visitors.Go(func() {
+			for i := 0; ; i++ {
+				w.mu.Lock()
+				next := time.Duration(chance.IntN(pause)) * time.Millisecond
+				m := w.gateways[chance.IntN(2)]
+				client, down := w.clients[m], w.down[m]
+				w.mu.Unlock()
+				select {
+				case <-w.stop:
+					return
+				case <-time.After(next):
+				}
+				if down {
+					continue
+				}
+				v := visit{app: app, at: time.Now(), gateway: m}
+				v.answer, v.err = fetch(client, m.app(app, "/"))
+				v.took = time.Since(v.at)
+				w.mu.Lock()
+				w.visits = append(w.visits, v)
+				w.mu.Unlock()
+			}
+		})
+	}
+}
+
+func (w *faultWorld) excuse(what string, m *machine, from, to time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.excuses = append(w.excuses, excuse{what, m, from, to})
+}
+
+// fault is one thing that goes wrong, or that a user does.
+func (w *faultWorld) fault() {
+	began := time.Now()
+	node := w.nodes[w.chance.IntN(3)]
+	m := w.gateways[w.chance.IntN(2)]
+	wait := time.Duration(500+w.chance.IntN(3500)) * time.Millisecond
+	what := ""
+	switch w.chance.IntN(8) {
+	case 0:
+		what = "node " + node.name + " is cut off"
+		node.cut()
+		time.Sleep(wait + 2*time.Second)
+		node.mend()
+		w.excuse(what, nil, began, began.Add(4*time.Second))
+	case 1:
+		what = "a gateway is killed"
+		w.restart(m, began)
+	case 2:
+		what = "a container is killed"
+		ids := node.containers()
+		if len(ids) == 0 {
+			return
+		}
+		_ = node.inside(append(node.args, "kill", "--signal", "KILL", "fluxgate-"+ids[w.chance.IntN(len(ids))])...).Run() // it may be gone or frozen
+		w.excuse(what, nil, began, time.Now().Add(2*time.Second))
+	case 3:
+		what = "redis hangs"
+		resume := w.redis.pause()
+		time.Sleep(wait)
+		resume()
+	case 4:
+		what = "redis is restarted"
+		w.redis.kill()
+		w.redis.start()
+	case 5:
+		what = "the Podman of " + node.name + " hangs"
+		pid := node.service.Process.Pid
+		_ = syscall.Kill(pid, syscall.SIGSTOP)
+		time.Sleep(wait)
+		_ = syscall.Kill(pid, syscall.SIGCONT)
+	case 6:
+		w.pushes++
+		what = fmt.Sprintf("push %d", w.pushes)
+		if out, code := m.try("push", m.appFolder("busy", fmt.Sprintf("[scale]\nmin = 2\nmax = 3\n[env]\nPUSH = \"%d\"\n", w.pushes))); code != 0 {
+			what += ", refused: " + firstLineOf(out)
+		}
+	case 7:
+		what = "node " + node.name + " is drained"
+		if out, code := m.try("node", "drain", node.name, "--timeout", "20s"); code != 0 {
+			what += ", not quite: " + firstLineOf(out)
+		}
+		eventually(w.t, "the node takes instances again", func() bool { _, code := m.try("node", "drain", "--undo", node.name); return code == 0 })
+	}
+	w.t.Logf("%s %s, %v", began.Format("15:04:05.000"), what, time.Since(began).Round(time.Millisecond))
+}
+
+func firstLineOf(s string) string { line, _, _ := strings.Cut(s, "\n"); return line }
+
+// restart kills a gateway and starts it again; while it is away its client asks
+// the other one.
+func (w *faultWorld) restart(m *machine, began time.Time) {
+	w.mu.Lock()
+	w.down[m] = true
+	w.mu.Unlock()
+	m.kill()
+	w.excuse("a gateway is killed", m, began.Add(-50*time.Millisecond), time.Now().Add(50*time.Millisecond))
+	m.start(w.flags...)
+	w.mu.Lock()
+	w.clients[m], w.down[m] = m.client(), false
+	w.mu.Unlock()
+}
+
+// heal waits until all that was broken works again.
+func (w *faultWorld) heal() {
+	for _, m := range w.gateways {
+		eventually(w.t, "every node answers", func() bool {
+			out, code := m.try("node", "ls")
+			return code == 0 && strings.Count(out, " ok ") == 3
+		})
+	}
+}
+
+// judge holds every answer against what the contracts allow.
+func (w *faultWorld) judge() {
+	w.t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	ok, refused, excused, wrong := 0, 0, 0, 0
+	for _, v := range w.visits {
+		switch {
+		case v.err == nil && v.answer.status == http.StatusOK:
+			ok++
+		case v.err == nil && v.answer.status == http.StatusServiceUnavailable && v.answer.header.Get("Retry-After") != "":
+			refused++
+			w.t.Logf("%s %s: 503 after %v: %s", v.at.Format("15:04:05.000"), v.app, v.took.Round(time.Millisecond), strings.Join(strings.Fields(v.answer.body), " "))
+		case w.excused(v):
+			excused++
+		default:
+			wrong++
+			if wrong <= 10 {
+				w.t.Errorf("%s %s after %v: %d %v %.200s", v.at.Format("15:04:05.000"), v.app, v.took.Round(time.Millisecond), v.answer.status, v.err, v.answer.body)
+			}
+		}
+	}
+	w.t.Logf("%d requests: %d answered, %d told to come back, %d under way where something died, %d wrong", len(w.visits), ok, refused, excused, wrong)
+	if ok == 0 || refused > len(w.visits)/20 {
+		w.t.Errorf("%d of %d requests were told to come back", refused, len(w.visits))
+	}
+}
+
+// excused reports whether a request may have failed: a connection, where its
+// gateway was killed; a 502, where its instance may have been.
+func (w *faultWorld) excused(v visit) bool {
+	return slices.ContainsFunc(w.excuses, func(e excuse) bool {
+		if v.at.After(e.to) || v.at.Add(v.took).Before(e.from) {
+			return false
+		}
+		if e.gateway != nil {
+			return v.err != nil && v.gateway == e.gateway
+		}
+		return v.err == nil && (v.answer.status == http.StatusBadGateway || v.answer.status == http.StatusGatewayTimeout) ||
+			v.err != nil && strings.Contains(v.err.Error(), "EOF") // cut in the middle of the answer
+	})
+}
+
+// compare holds the records against what Podman has: exactly the same, on every
+// node; and every app answers at both gateways.
+func (w *faultWorld) compare() {
+	w.t.Helper()
+	for _, m := range w.gateways {
+		client := m.client()
+		for _, app := range []string{"busy", "nap", "gone"} {
+			m.get(client, app, "/")
+		}
+	}
+	m := w.gateways[0]
+	for _, n := range w.nodes {
+		var there, recorded []string
+		for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+			if there, recorded = n.containers(), m.recorded(n.name); slices.Equal(there, recorded) {
+				break
+			}
+			if time.Now().After(deadline) {
+				w.t.Errorf("%s has %v, recorded are %v", n.name, there, recorded)
+				break
+			}
+		}
+	}
+}
