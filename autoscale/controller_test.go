@@ -256,6 +256,7 @@ func TestDeathIsNoticedAndReplaced(t *testing.T) {
 	w := newWorld(t)
 	w.app("a")
 	id := w.put("a", router.Ready)
+	w.rt.set(id, router.ContainerExited)
 	w.c.onEvent(t.Context(), router.ContainerEvent{Kind: router.ContainerDied, App: "a", Instance: id, Container: "c-" + id, ExitCode: 3})
 	st := w.await("a", "its remains are gone", func(st *router.AppState) bool { _, ok := st.Instance(id); return !ok })
 	if st.App.Crash.Count != 1 || !strings.Contains(st.App.Crash.Reason, "code 3") {

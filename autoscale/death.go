@@ -14,7 +14,9 @@ import (
 func (c *Controller) onEvent(ctx context.Context, e router.ContainerEvent) {
 	switch e.Kind {
 	case router.ContainerDied:
-		c.onDeath(ctx, e)
+		if !c.stale(ctx, e) {
+			c.onDeath(ctx, e)
+		}
 	case router.NodeConnected:
 		// Deaths may have been missed.
 		c.goFor("reconcile", func(ctx context.Context) {
@@ -26,6 +28,48 @@ func (c *Controller) onEvent(ctx context.Context, e router.ContainerEvent) {
 		c.goFor("abandon", c.abandonLost)
 	case router.NodeUnanswered:
 		c.Log.Warn("the node's event stream broke, connecting again", "node", e.Node)
+	}
+}
+
+// doubt is how long a death that may be an old one is left before its container
+// is looked at again: by then one that was being started has been.
+const doubt = 1500 * time.Millisecond
+
+// stale reports whether a death is not one of the instance as it is now. A node
+// that hangs, or a connection that broke, delivers events late: the end of a
+// container that we stopped then arrives after it was started again. Times of
+// two machines' clocks only raise the doubt; the container itself decides.
+func (c *Controller) stale(ctx context.Context, e router.ContainerEvent) bool {
+	in, ok := c.find(e.Instance)
+	if !ok || in.State != router.Starting && in.State != router.Ready {
+		return false
+	}
+	if in.State == router.Starting && !e.At.IsZero() && e.At.Before(in.Since) {
+		c.goFor("doubt "+e.Instance, func(ctx context.Context) { c.lookAgain(ctx, e) })
+		return true
+	}
+	return c.runs(ctx, in)
+}
+
+// runs reports whether an instance's container is known to run.
+func (c *Controller) runs(ctx context.Context, in router.Instance) bool {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	k, err := c.Runtime.Inspect(ctx, in)
+	return err == nil && (k.State == router.ContainerRunning || k.State == router.ContainerPaused)
+}
+
+// lookAgain takes a doubtful death for one if the container is not running a
+// moment later.
+func (c *Controller) lookAgain(ctx context.Context, e router.ContainerEvent) {
+	select {
+	case <-time.After(doubt):
+	case <-ctx.Done():
+		return
+	}
+	in, ok := c.find(e.Instance)
+	if ok && (in.State == router.Starting || in.State == router.Ready) && !c.runs(ctx, in) {
+		c.onDeath(ctx, e)
 	}
 }
 

@@ -219,3 +219,45 @@ func TestTakenBack(t *testing.T) {
 		})
 	}
 }
+
+// TestStaleDeath has the end of a container that was stopped on purpose arrive
+// after it was started again, as from a node that hung: it is no crash.
+func TestStaleDeath(t *testing.T) {
+	w := newWorld(t)
+	w.app("a")
+	id := w.put("a", router.Ready)
+	before := w.get("a")
+	died := router.ContainerEvent{Kind: router.ContainerDied, App: "a", Instance: id, Container: "c-" + id}
+	w.c.onEvent(t.Context(), died)
+	if st := w.get("a"); st.Version != before.Version {
+		t.Errorf("a running container was taken for dead: %+v", st.Instances)
+	}
+
+	// While it is being started it does not run yet: what decides is whether it
+	// does a moment later.
+	for name, tt := range map[string]struct {
+		then router.ContainerState
+		dead bool
+	}{
+		"it comes up": {router.ContainerRunning, false},
+		"it does not": {router.ContainerExited, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.app("a")
+			id := w.put("a", router.Starting)
+			w.rt.set(id, router.ContainerExited)
+			old := died
+			old.Instance, old.Container, old.At = id, "c-"+id, w.get("a").Instances[0].Since.Add(-time.Second)
+			if !w.c.stale(t.Context(), old) {
+				t.Fatal("an event from before the start is believed")
+			}
+			w.rt.set(id, tt.then)
+			w.c.group.Wait() // for whoever looks again
+			in, ok := w.get("a").Instance(id)
+			if dead := !ok || in.State == router.Failed; dead != tt.dead {
+				t.Errorf("dead: %v, want %v", dead, tt.dead)
+			}
+		})
+	}
+}

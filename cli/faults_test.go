@@ -134,14 +134,16 @@ func (w *faultWorld) visit(app string) {
 			for i := 0; ; i++ {
 				w.mu.Lock()
 				next := time.Duration(chance.IntN(pause)) * time.Millisecond
-				m := w.gateways[chance.IntN(2)]
-				client, down := w.clients[m], w.down[m]
 				w.mu.Unlock()
 				select {
 				case <-w.stop:
 					return
 				case <-time.After(next):
 				}
+				w.mu.Lock()
+				m := w.gateways[chance.IntN(2)]
+				client, down := w.clients[m], w.down[m]
+				w.mu.Unlock()
 				if down {
 					continue
 				}
@@ -256,7 +258,9 @@ func (w *faultWorld) judge() {
 			ok++
 		case v.err == nil && v.answer.status == http.StatusServiceUnavailable && v.answer.header.Get("Retry-After") != "":
 			refused++
-			w.t.Logf("%s %s: 503 after %v: %s", v.at.Format("15:04:05.000"), v.app, v.took.Round(time.Millisecond), strings.Join(strings.Fields(v.answer.body), " "))
+			_, title, _ := strings.Cut(v.answer.body, "<title>")
+			title, _, _ = strings.Cut(title, "<")
+			w.t.Logf("%s %s: 503 after %v: %s", v.at.Format("15:04:05.000"), v.app, v.took.Round(time.Millisecond), title)
 		case w.excused(v):
 			excused++
 		default:

@@ -62,9 +62,21 @@ func main() {
 	flag.IntVar(&o.herd, "herd", 1000, "requests at once to one absent app")
 	flag.DurationVar(&o.seconds, "load", 8*time.Second, "time of each load on a proxy")
 	flag.Usage = usage
-	flag.CommandLine.Parse(bareWrite(os.Args[1:])) //nolint:errcheck // ExitOnError: it does not return one
+	args := bareWrite(os.Args[1:])
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		args = append(args[1:], args[0]) // the name may come first
+	}
+	flag.CommandLine.Parse(args) //nolint:errcheck // ExitOnError: it does not return one
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, o)
+	var err error
+	switch flag.Arg(0) {
+	case "":
+		err = run(ctx, o)
+	case "fleet":
+		err = runFleet(ctx, o)
+	default:
+		err = fmt.Errorf("there is nothing to measure called %q: leave it out, or say fleet", flag.Arg(0))
+	}
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "loadtest:", err)
@@ -77,6 +89,7 @@ func usage() {
 	for _, b := range benches {
 		fmt.Fprintf(flag.CommandLine.Output(), "  %-8s %s\n", b.name, b.doc)
 	}
+	fmt.Fprintln(flag.CommandLine.Output(), "With the argument fleet: several machines and gateways instead (needs root).")
 	flag.PrintDefaults()
 }
 
@@ -120,5 +133,5 @@ func run(ctx context.Context, o options) (err error) {
 	if o.write == "" {
 		return nil
 	}
-	return writeGenerated(o.write, text)
+	return writeGenerated(o.write, "", text)
 }

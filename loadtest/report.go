@@ -69,15 +69,18 @@ func writeTable(b *strings.Builder, head []string, rows [][]string) {
 	}
 }
 
-// The generated part of a page lies between these lines.
-const (
-	beginMark = "<!-- made by `just bench --write` -->"
-	endMark   = "<!-- end -->"
-)
+// The generated parts of a page lie between these lines; a part has the name of
+// its measurements.
+func beginMark(part string) string {
+	return "<!-- made by `just bench " + strings.TrimSpace(part+" --write") + "` -->"
+}
 
-// writeGenerated replaces the generated part of a page; the rest, written by
+const endMark = "<!-- end -->"
+
+// writeGenerated replaces a generated part of a page; the rest, written by
 // people, stays.
-func writeGenerated(path, text string) error {
+func writeGenerated(path, part, text string) error {
+	beginMark := beginMark(part)
 	page, err := os.ReadFile(path)
 	if err != nil {
 		return err

@@ -51,12 +51,12 @@ func TestMedian(t *testing.T) {
 
 func TestWriteGeneratedKeepsWhatPeopleWrote(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "page.md")
-	page := "above\n" + beginMark + "\nold\n" + endMark + "\nbelow\n"
+	page := "above\n" + beginMark("") + "\nold\n" + endMark + "\nbelow\n"
 	if err := os.WriteFile(path, []byte(page), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 { // the second time must find its place again
-		if err := writeGenerated(path, "new"); err != nil {
+		if err := writeGenerated(path, "", "new"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -64,14 +64,14 @@ func TestWriteGeneratedKeepsWhatPeopleWrote(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := "above\n" + beginMark + "\n\nnew\n" + endMark + "\nbelow\n"
+	want := "above\n" + beginMark("") + "\n\nnew\n" + endMark + "\nbelow\n"
 	if string(got) != want {
 		t.Errorf("page is %q, want %q", got, want)
 	}
 	if err := os.WriteFile(path, []byte("no marks"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := writeGenerated(path, "new"); err == nil {
+	if err := writeGenerated(path, "", "new"); err == nil {
 		t.Error("a page without marks was overwritten")
 	}
 }
