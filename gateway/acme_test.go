@@ -109,15 +109,7 @@ func ownCertificate(t *testing.T, ca *localCA) (cert, key []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}, private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	csr, err := x509.ParseCertificateRequest(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	issued, err := ca.Issue(t.Context(), csr)
+	issued, err := ca.sign(t.Context(), &x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}, &private.PublicKey)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +117,7 @@ func ownCertificate(t *testing.T, ca *localCA) (cert, key []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return issued.Certificate, encode("EC PRIVATE KEY", keyDER)
+	return encode("CERTIFICATE", issued.Raw), encode("EC PRIVATE KEY", keyDER)
 }
 
 func write(t *testing.T, file string, data []byte) {

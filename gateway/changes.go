@@ -54,7 +54,7 @@ func (e *Edge) apply(st *router.AppState) {
 	}
 	e.publish(name, hosts)
 	a.update(t)
-	e.fleet.close(p.leaving)
+	e.fleet.close(p)
 }
 
 func (e *Edge) remove(name string) {
@@ -64,7 +64,7 @@ func (e *Edge) remove(name string) {
 		delete(e.admissions, name)
 		a.end()
 	}
-	e.fleet.close(p.leaving)
+	e.fleet.close(p)
 }
 
 // publish swaps the Table for one in which exactly hosts lead to the app.
@@ -81,6 +81,13 @@ func (e *Edge) publish(name string, hosts map[string]*target) {
 	delete(hosts, router.PlatformHost(e.opts.Domain))
 	delete(hosts, router.RegistryHost(e.opts.Domain))
 	e.table.Store(old.With(hosts, drop))
+	if e.tls != nil {
+		for host := range hosts {
+			if !slices.Contains(e.hosts[name], host) {
+				e.tls.expect(host)
+			}
+		}
+	}
 	if len(hosts) == 0 {
 		delete(e.hosts, name)
 		return

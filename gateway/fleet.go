@@ -23,6 +23,7 @@ const (
 	ackDeadline = 2 * time.Second // of one call
 	ackFirst    = 50 * time.Millisecond
 	ackMost     = 2 * time.Second // longest pause between two tries
+	goneGrace   = time.Second     // for requests in an instance that has no record any more
 )
 
 // fleet is every instance that this gateway sends requests to, has sent
@@ -56,6 +57,7 @@ func newFleet(gateway string, acks Acker) *fleet {
 type plan struct {
 	endpoints []*upstream
 	leaving   []*upstream // to be closed once the Table no longer has them
+	gone      []*upstream // of leaving: those that no record has any more
 }
 
 // update brings the members of one app in line with its record (nil for a
@@ -79,6 +81,7 @@ func (f *fleet) update(app string, st *router.AppState) plan {
 		}
 		m.known, m.draining = false, ""
 		p.leaving = append(p.leaving, m.up)
+		p.gone = append(p.gone, m.up)
 	}
 	return p
 }
@@ -114,13 +117,37 @@ func (f *fleet) updateOne(app string, in *router.Instance, serves bool, p *plan)
 }
 
 // close ends admission to upstreams that the Table no longer has, and sees to
-// what follows for those that are already empty.
-func (f *fleet) close(leaving []*upstream) {
-	for _, u := range leaving {
+// what follows for those that are already empty. Whatever is still under way
+// after a while in one without a record is cut: a scale-down waits for requests
+// before it drops the record, so nobody is left to answer, as on a machine that
+// was lost.
+func (f *fleet) close(p plan) {
+	for _, u := range p.leaving {
 		u.close()
 		if u.drained() {
 			f.idle(u)
 		}
+	}
+	for _, u := range p.gone {
+		if !u.drained() {
+			f.spawn(func() { f.abandon(u) })
+		}
+	}
+}
+
+// abandon cuts what is still under way in an upstream without a record.
+func (f *fleet) abandon(u *upstream) {
+	select {
+	case <-time.After(goneGrace):
+	case <-f.life.Done():
+		return
+	}
+	f.mu.Lock()
+	m := f.members[u.instance]
+	back := m != nil && m.up == u && m.known
+	f.mu.Unlock()
+	if !back {
+		u.cut()
 	}
 }
 

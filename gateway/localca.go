@@ -7,6 +7,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -31,12 +32,25 @@ const (
 
 // localCA certifies names that no public authority can. Its root is made once
 // and kept with the certificates, so that all gateways on one store share it.
+// What it certifies is made in memory, by each gateway for itself: a client
+// trusts the root, and nothing has to be read when one asks.
 type localCA struct {
 	storage certmagic.Storage
 
 	mu   sync.Mutex
 	root *caRoot
+
+	leaves leaves
 }
+
+// leaves are the certificates that were asked for, by name.
+type leaves struct {
+	mu     sync.RWMutex
+	byName map[string]*tls.Certificate
+}
+
+// maxLeaves bounds what is kept in memory; more are made again when asked for.
+const maxLeaves = 10_000
 
 type caRoot struct {
 	cert *x509.Certificate
@@ -44,39 +58,53 @@ type caRoot struct {
 	pem  []byte
 }
 
-var _ certmagic.Issuer = (*localCA)(nil)
+// certificate is the one for a name. It is made at the first call, and anew when
+// two thirds of its life are over.
+func (ca *localCA) certificate(ctx context.Context, name string) (*tls.Certificate, error) {
+	ca.leaves.mu.RLock()
+	leaf := ca.leaves.byName[name]
+	ca.leaves.mu.RUnlock()
+	if leaf != nil && time.Until(leaf.Leaf.NotAfter) > leafLife/3 {
+		return leaf, nil
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := ca.sign(ctx, &x509.Certificate{DNSNames: []string{name}}, &key.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	leaf = &tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key, Leaf: cert}
+	ca.leaves.mu.Lock()
+	defer ca.leaves.mu.Unlock()
+	if ca.leaves.byName == nil {
+		ca.leaves.byName = map[string]*tls.Certificate{}
+	}
+	if len(ca.leaves.byName) >= maxLeaves {
+		clear(ca.leaves.byName) // simpler than to know which are in use: each takes a tenth of a millisecond
+	}
+	ca.leaves.byName[name] = leaf
+	return leaf, nil
+}
 
-// IssuerKey implements certmagic.Issuer.
-func (ca *localCA) IssuerKey() string { return "fluxgate-local" }
-
-// Issue implements certmagic.Issuer.
-func (ca *localCA) Issue(ctx context.Context, csr *x509.CertificateRequest) (*certmagic.IssuedCertificate, error) {
+// sign certifies the names and addresses of leaf.
+func (ca *localCA) sign(ctx context.Context, leaf *x509.Certificate, key *ecdsa.PublicKey) (*x509.Certificate, error) {
 	root, err := ca.load(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if err := csr.CheckSignature(); err != nil {
-		return nil, fmt.Errorf("local CA: %w", err)
-	}
-	serial, err := newSerial()
-	if err != nil {
+	if leaf.SerialNumber, err = newSerial(); err != nil {
 		return nil, err
 	}
 	now := time.Now()
-	leaf := &x509.Certificate{
-		SerialNumber: serial,
-		NotBefore:    now.Add(-backdate),
-		NotAfter:     now.Add(leafLife),
-		KeyUsage:     x509.KeyUsageDigitalSignature,
-		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		DNSNames:     csr.DNSNames,
-		IPAddresses:  csr.IPAddresses,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, leaf, root.cert, csr.PublicKey, root.key)
+	leaf.NotBefore, leaf.NotAfter = now.Add(-backdate), now.Add(leafLife)
+	leaf.KeyUsage, leaf.ExtKeyUsage = x509.KeyUsageDigitalSignature, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	der, err := x509.CreateCertificate(rand.Reader, leaf, root.cert, key, root.key)
 	if err != nil {
 		return nil, fmt.Errorf("local CA: %w", err)
 	}
-	return &certmagic.IssuedCertificate{Certificate: encode("CERTIFICATE", der)}, nil
+	return x509.ParseCertificate(der)
 }
 
 // load returns the root, from memory, from the store, or newly made.

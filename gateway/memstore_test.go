@@ -16,6 +16,7 @@ type memStore struct {
 	mu    sync.Mutex
 	data  map[string][]byte
 	locks map[string]chan struct{}
+	away  error // of every call from now on
 }
 
 var _ certmagic.Storage = (*memStore)(nil)
@@ -24,9 +25,20 @@ func newMemStore() *memStore {
 	return &memStore{data: map[string][]byte{}, locks: map[string]chan struct{}{}}
 }
 
+// leave makes every call fail.
+func (s *memStore) leave(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.away = err
+}
+
 func (s *memStore) Lock(ctx context.Context, name string) error {
 	for {
 		s.mu.Lock()
+		if s.away != nil {
+			defer s.mu.Unlock()
+			return s.away
+		}
 		held := s.locks[name]
 		if held == nil {
 			s.locks[name] = make(chan struct{})
@@ -53,6 +65,9 @@ func (s *memStore) Unlock(_ context.Context, name string) error {
 func (s *memStore) Store(_ context.Context, key string, value []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.away != nil {
+		return s.away
+	}
 	s.data[key] = append([]byte(nil), value...)
 	return nil
 }
@@ -60,6 +75,9 @@ func (s *memStore) Store(_ context.Context, key string, value []byte) error {
 func (s *memStore) Load(_ context.Context, key string) ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.away != nil {
+		return nil, s.away
+	}
 	v, ok := s.data[key]
 	if !ok {
 		return nil, fs.ErrNotExist

@@ -29,22 +29,17 @@ type certificates struct {
 	config *tls.Config
 	cache  *certmagic.Cache
 	ca     *localCA
-	local  *certmagic.Config
 	public *certmagic.Config
 	acme   *certmagic.ACMEIssuer
+	fresh  chan string // hostnames whose certificates are to be loaded
 }
 
 func newCertificates(e *Edge) (*certificates, error) {
-	t := &certificates{edge: e, ca: &localCA{storage: e.opts.Certificates}}
+	t := &certificates{edge: e, ca: &localCA{storage: e.opts.Certificates}, fresh: make(chan string, maxFresh)}
 	quiet := zap.NewNop() // what matters comes through event
 	t.cache = certmagic.NewCache(certmagic.CacheOptions{
-		Logger: quiet,
-		GetConfigForCert: func(c certmagic.Certificate) (*certmagic.Config, error) {
-			if len(c.Names) == 0 {
-				return nil, errors.New("a certificate without a name")
-			}
-			return t.configFor(c.Names[0]), nil
-		},
+		Logger:           quiet,
+		GetConfigForCert: func(certmagic.Certificate) (*certmagic.Config, error) { return t.public, nil },
 	})
 	template := certmagic.Config{
 		Logger:   quiet,
@@ -55,9 +50,6 @@ func newCertificates(e *Edge) (*certificates, error) {
 			return event == "cert_obtained" || event == "cert_failed"
 		},
 	}
-	t.local = certmagic.New(t.cache, template)
-	t.local.Issuers = []certmagic.Issuer{t.ca}
-	t.local.DisableARI = true
 	t.public = certmagic.New(t.cache, template)
 	t.acme = certmagic.NewACMEIssuer(t.public, t.acmeTemplate(quiet))
 	t.public.Issuers = []certmagic.Issuer{t.acme}
@@ -96,12 +88,9 @@ func (t *certificates) acmeTemplate(log *zap.Logger) certmagic.ACMEIssuer {
 	return tmpl
 }
 
-// configFor chooses who certifies a name.
-func (t *certificates) configFor(name string) *certmagic.Config {
-	if router.InternalHost(name) || t.underInternalDomain(name) {
-		return t.local
-	}
-	return t.public
+// internal reports whether only the local CA can certify a name.
+func (t *certificates) internal(name string) bool {
+	return router.InternalHost(name) || t.underInternalDomain(name)
 }
 
 func (t *certificates) underInternalDomain(name string) bool {
@@ -129,10 +118,13 @@ func (t *certificates) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
 	if !ok {
 		return nil, nil
 	}
+	if t.internal(name) {
+		return t.ca.certificate(hello.Context(), name)
+	}
 	// Getting one may take a while; the client's time for its next message
 	// begins after that.
 	defer func() { _ = hello.Conn.SetReadDeadline(time.Now().Add(handshakeStep)) }()
-	cert, err := t.configFor(name).GetCertificate(hello)
+	cert, err := t.public.GetCertificate(hello)
 	if err != nil {
 		return nil, fmt.Errorf("no certificate for %s: %w", name, err)
 	}
@@ -165,18 +157,48 @@ func (t *certificates) answerChallenge(w http.ResponseWriter, r *http.Request) b
 }
 
 // prepare sees to it that the control API's certificate is there before the
-// first client asks for it.
+// first client asks for it; then it loads the certificates of new hostnames
+// that are in the storage already, so that they are served while that is away.
 func (t *certificates) prepare(ctx context.Context) {
-	name, ok := t.known(router.PlatformHost(t.edge.opts.Domain))
-	if !ok {
+	if _, err := t.ca.load(ctx); err != nil && ctx.Err() == nil {
+		t.edge.log.Warn("the local CA cannot be loaded yet", "error", err)
+	}
+	if name, ok := t.known(router.PlatformHost(t.edge.opts.Domain)); ok && !t.internal(name) {
+		if err := t.public.ObtainCertSync(ctx, name); err == nil { // else reported by event; the first handshake tries again
+			t.warm(ctx, name)
+		}
+	}
+	for {
+		select {
+		case name := <-t.fresh:
+			t.warm(ctx, name)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// maxFresh is how many hostnames wait to have their certificates loaded. With
+// more than that at once, the first handshake loads those of the others.
+const maxFresh = 4096
+
+// expect has a hostname's certificate loaded soon. It never blocks.
+func (t *certificates) expect(name string) {
+	if t.internal(name) {
 		return
 	}
-	cfg := t.configFor(name)
-	if err := cfg.ObtainCertSync(ctx, name); err != nil {
-		return // reported by event; the first handshake tries again
+	select {
+	case t.fresh <- name:
+	default:
 	}
-	if _, err := cfg.CacheManagedCertificate(ctx, name); err != nil && ctx.Err() == nil {
-		t.edge.log.Warn("certificate could not be loaded", "name", name, "error", err)
+}
+
+func (t *certificates) warm(ctx context.Context, name string) {
+	ctx, cancel := context.WithTimeout(ctx, handshakeStep)
+	defer cancel()
+	// There is none yet for most new names, which is no fault.
+	if _, err := t.public.CacheManagedCertificate(ctx, name); err != nil && ctx.Err() != nil {
+		t.edge.log.Debug("a certificate could not be loaded ahead", "name", name, "error", err)
 	}
 }
 

@@ -6,15 +6,12 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
-
-	"github.com/caddyserver/certmagic"
-
-	"github.com/fluxgate/fluxgate/router"
 )
 
 // roots is the rig's local CA.
@@ -200,13 +197,21 @@ func TestRedirectToHTTPS(t *testing.T) {
 	}
 }
 
-// The control API's name has its certificate before anybody asks.
-func TestPlatformHostIsPrepared(t *testing.T) {
+// The local CA is ready before anybody asks, and serves while the storage is
+// away, names among them that nobody asked for before.
+func TestLocalCAWithoutItsStorage(t *testing.T) {
 	store := newMemStore()
-	newRig(t, func(o *Options, f *fakeEngine) {
+	r := newRig(t, func(o *Options, f *fakeEngine) {
 		withTLS(t)(o, f)
-		o.Certificates, o.APIUpstream = store, t.TempDir()+"/api.sock"
+		o.Certificates = store
 	})
-	key := certmagic.StorageKeys.SiteCert("fluxgate-local", router.PlatformHost("localhost"))
-	eventually(t, "its certificate is stored", func() bool { return store.Exists(t.Context(), key) })
+	r.app("a", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hi") })
+	eventually(t, "the root is stored", func() bool { return store.Exists(t.Context(), caCert) })
+	r.roots() // as `up` writes it down
+	store.leave(errors.New("the storage is away"))
+	c := r.dialTLS("a.localhost")
+	_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: a.localhost\r\n\r\n")
+	if res, body := readAnswer(t, bufio.NewReader(c)); res.StatusCode != 200 || body != "hi" {
+		t.Errorf("%d %q", res.StatusCode, body)
+	}
 }

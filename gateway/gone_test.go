@@ -1,0 +1,77 @@
+package gateway
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"testing"
+
+	"github.com/fluxgate/fluxgate/router"
+)
+
+// A request waits on a machine that was lost: its record goes, and the wait
+// ends at once. What may be tried elsewhere is (contract 3), what may not gets
+// 502.
+func TestInstanceWithoutARecordIsCut(t *testing.T) {
+	for name, tt := range map[string]struct {
+		request string
+		status  int
+	}{
+		"GET":  {"GET / HTTP/1.1\r\nHost: a.localhost\r\n\r\n", http.StatusOK},
+		"POST": {"POST / HTTP/1.1\r\nHost: a.localhost\r\nContent-Length: 2\r\n\r\nhi", http.StatusBadGateway},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, nil)
+			waiting, hung := make(chan struct{}, 1), make(chan struct{})
+			defer close(hung)
+			silent := rawApp(t, func(_ int, _ net.Conn, br *bufio.Reader) {
+				if _, err := requestLine(br); err == nil {
+					waiting <- struct{}{}
+					<-hung
+				}
+			})
+			other := rawApp(t, func(_ int, c net.Conn, br *bufio.Reader) {
+				if _, err := requestLine(br); err == nil {
+					_, _ = io.WriteString(c, ok("elsewhere"))
+				}
+			})
+			r.apply(record("a", instance("a-1", router.Ready, silent)))
+			answer := make(chan *http.Response, 1)
+			go func() {
+				res, _ := r.raw(tt.request)
+				answer <- res
+			}()
+			<-waiting
+			r.apply(record("a", instance("a-2", router.Ready, other)))
+			if res := <-answer; res.StatusCode != tt.status {
+				t.Errorf("%d, want %d", res.StatusCode, tt.status)
+			}
+		})
+	}
+}
+
+// A scale-down is not cut: its record stays until the last request has ended.
+func TestDrainingInstanceIsNotCut(t *testing.T) {
+	r := newRig(t, nil)
+	waiting, finish := make(chan struct{}, 1), make(chan struct{})
+	slow := rawApp(t, func(_ int, c net.Conn, br *bufio.Reader) {
+		if _, err := requestLine(br); err == nil {
+			waiting <- struct{}{}
+			<-finish
+			_, _ = io.WriteString(c, ok("done"))
+		}
+	})
+	r.apply(record("a", instance("a-1", router.Ready, slow)))
+	answer := make(chan string, 1)
+	go func() {
+		_, body := r.raw("POST / HTTP/1.1\r\nHost: a.localhost\r\nContent-Length: 2\r\n\r\nhi")
+		answer <- body
+	}()
+	<-waiting
+	r.apply(record("a", instance("a-1", router.Draining, slow)))
+	close(finish)
+	if body := <-answer; body != "done" {
+		t.Errorf("the request that was under way got %q", body)
+	}
+}
