@@ -12,6 +12,9 @@ import (
 // then the change stream has told what fills it.
 const believeFull = 2 * time.Second
 
+// troubled is how long a node is avoided whose engine failed to start something.
+const troubled = 30 * time.Second
+
 // ledger keeps, from the changes of a Catalog, what every node has: asking all
 // apps at every placement would take longer than a wake.
 type ledger struct {
@@ -28,6 +31,8 @@ type account struct {
 	// writes had filled.
 	told      router.Bytes
 	toldUntil time.Time
+
+	trouble time.Time // until when it is avoided
 }
 
 func newLedger(catalog *router.Catalog) *ledger {
@@ -54,11 +59,7 @@ func (l *ledger) count(st *router.AppState, sign int) {
 		if in.Node == "" || in.State == router.Failed {
 			continue
 		}
-		a := l.nodes[in.Node]
-		if a == nil {
-			a = &account{apps: map[string]int{}}
-			l.nodes[in.Node] = a
-		}
+		a := l.open(in.Node)
 		a.reserved += router.Bytes(sign) * st.Reserves(in)
 		if a.apps[st.App.Name] += sign; a.apps[st.App.Name] == 0 {
 			delete(a.apps, st.App.Name)
@@ -70,12 +71,26 @@ func (l *ledger) count(st *router.AppState, sign int) {
 func (l *ledger) full(f *router.FullError, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	a := l.nodes[f.Node]
+	a := l.open(f.Node)
+	a.told, a.toldUntil = f.Reserved, now.Add(believeFull)
+}
+
+// failed notes that a node's engine could not start something, as with a full
+// disk: for a while, others are tried first.
+func (l *ledger) failed(node string, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open(node).trouble = now.Add(troubled)
+}
+
+// open is a node's account; the caller holds mu.
+func (l *ledger) open(node string) *account {
+	a := l.nodes[node]
 	if a == nil {
 		a = &account{apps: map[string]int{}}
-		l.nodes[f.Node] = a
+		l.nodes[node] = a
 	}
-	a.told, a.toldUntil = f.Reserved, now.Add(believeFull)
+	return a
 }
 
 // candidates are the nodes with what they have. names are the apps that the
@@ -91,6 +106,7 @@ func (l *ledger) candidates(nodes []router.Node, names []string, now time.Time) 
 			continue
 		}
 		list[i].Reserved = a.reserved
+		list[i].Trouble = now.Before(a.trouble)
 		if now.Before(a.toldUntil) {
 			list[i].Reserved = max(a.reserved, a.told)
 		}

@@ -15,6 +15,7 @@ type Candidate struct {
 	Node     router.Node
 	Reserved router.Bytes   // what its starting, ready and draining instances count for; frozen ones count for nothing, for most of theirs can be had back by stopping them
 	Apps     map[string]int // instances that are there, by app
+	Trouble  bool           // its engine failed to start something lately
 	Missing  router.Bytes   // how much of the image the node would have to fetch first
 }
 
@@ -26,7 +27,8 @@ const keepFree = 0.1
 const littleMissing = 1 << 20
 
 // Place chooses the node for one more instance of an app that counts for need.
-// Of the nodes that may take it and have room, it prefers, in this order:
+// Of the nodes that may take it and have room, it prefers those whose engine
+// worked last time, then, in this order:
 //
 //  1. the failure domain with the fewest instances of the app, then the node
 //     with the fewest;
@@ -46,6 +48,7 @@ func Place(app string, p router.Placement, need router.Bytes, nodes []Candidate)
 	}
 	type option struct {
 		name     string
+		trouble  bool
 		domain   int
 		here     int
 		liked    int
@@ -60,7 +63,7 @@ func Place(app string, p router.Placement, need router.Bytes, nodes []Candidate)
 			refusals = append(refusals, c.Node.Name+": "+why)
 			continue
 		}
-		o := option{name: c.Node.Name, domain: domains[p.Domain(c.Node)], here: c.Apps[app], liked: liked(p, c), missing: c.Missing, freeness: 10, hash: rendezvous(c.Node.Name, app)}
+		o := option{name: c.Node.Name, trouble: c.Trouble, domain: domains[p.Domain(c.Node)], here: c.Apps[app], liked: liked(p, c), missing: c.Missing, freeness: 10, hash: rendezvous(c.Node.Name, app)}
 		if o.missing < littleMissing {
 			o.missing = 0
 		}
@@ -81,7 +84,7 @@ func Place(app string, p router.Placement, need router.Bytes, nodes []Candidate)
 	}
 	best := slices.MinFunc(options, func(a, b option) int {
 		return cmp.Or(
-			cmp.Compare(a.domain, b.domain), cmp.Compare(a.here, b.here), cmp.Compare(b.liked, a.liked),
+			compareBool(a.trouble, b.trouble), cmp.Compare(a.domain, b.domain), cmp.Compare(a.here, b.here), cmp.Compare(b.liked, a.liked),
 			cmp.Compare(a.missing, b.missing), cmp.Compare(b.freeness, a.freeness), cmp.Compare(b.hash, a.hash),
 		)
 	})

@@ -25,6 +25,7 @@ func lacks(b router.Bytes) func(*Candidate) { return func(c *Candidate) { c.Miss
 func cordoned(c *Candidate)                 { c.Node.Cordoned = true }
 func down(c *Candidate)                     { c.Node.Down = true }
 func lostNode(c *Candidate)                 { c.Node.Down, c.Node.Lost = true, true }
+func inTrouble(c *Candidate)                { c.Trouble = true }
 func unsized(c *Candidate)                  { c.Node.Facts.Memory = 0 }
 func label(key, value string) func(*Candidate) {
 	return func(c *Candidate) { c.Node.Labels[key] = value }
@@ -50,19 +51,21 @@ func TestPlace(t *testing.T) {
 			need:   gb,
 			refuse: "a: it is being drained; b: its Podman does not answer; c: it cannot be reached; d: 1.00 GB of 1.00 GB are reserved, 1.00 GB more are needed",
 		},
-		"the emptier one":                 {nodes: []Candidate{spot("a", taken(gb/2)), spot("b")}, want: "b"},
-		"a node of unknown size has room": {nodes: []Candidate{spot("a", unsized)}, need: gb, want: "a"},
-		"pinned":                          {nodes: []Candidate{spot("a"), spot("b", taken(gb/2))}, p: router.Placement{Nodes: []string{"b"}}, want: "b"},
-		"pinned to one that is full":      {nodes: []Candidate{spot("a"), spot("b", taken(gb))}, p: router.Placement{Nodes: []string{"b"}}, need: 1, refuse: "a: placement.nodes does not name it; b: 1.00 GB"},
-		"required label":                  {nodes: []Candidate{spot("a"), spot("b", taken(gb/2), label("disk", "ssd"))}, p: router.Placement{Require: map[string]string{"disk": "ssd"}}, want: "b"},
-		"required label nobody has":       {nodes: []Candidate{spot("a", label("disk", "hdd"))}, p: router.Placement{Require: map[string]string{"disk": "ssd"}}, refuse: "a: placement.require wants the label disk=ssd, it has disk=hdd"},
-		"avoided label":                   {nodes: []Candidate{spot("a", label("spot", "yes")), spot("b", taken(gb/2))}, p: router.Placement{Avoid: map[string]string{"spot": "yes"}}, want: "b"},
-		"preferred label":                 {nodes: []Candidate{spot("a"), spot("b", taken(gb/2), label("disk", "ssd"))}, p: router.Placement{Prefer: map[string]string{"disk": "ssd"}}, want: "b"},
-		"preferred but full":              {nodes: []Candidate{spot("a"), spot("b", taken(gb), label("disk", "ssd"))}, p: router.Placement{Prefer: map[string]string{"disk": "ssd"}}, need: gb, want: "a"},
-		"near":                            {nodes: []Candidate{spot("a"), spot("b", taken(gb/2), has("db", 1))}, p: router.Placement{Near: []string{"db"}}, want: "b"},
-		"apart":                           {nodes: []Candidate{spot("a", has("noisy", 1)), spot("b", taken(gb/2))}, p: router.Placement{Apart: []string{"noisy"}}, want: "b"},
-		"apart from all":                  {nodes: []Candidate{spot("a", has("noisy", 1))}, p: router.Placement{Apart: []string{"noisy"}}, refuse: "noisy has instances there"},
-		"beside itself only last":         {nodes: []Candidate{spot("a", has("app", 1)), spot("b", taken(gb/2))}, want: "b"},
+		"not where the engine failed lately": {nodes: []Candidate{spot("a", inTrouble), spot("b", taken(gb/2))}, want: "b"},
+		"unless there is no other":           {nodes: []Candidate{spot("a", inTrouble)}, want: "a"},
+		"the emptier one":                    {nodes: []Candidate{spot("a", taken(gb/2)), spot("b")}, want: "b"},
+		"a node of unknown size has room":    {nodes: []Candidate{spot("a", unsized)}, need: gb, want: "a"},
+		"pinned":                             {nodes: []Candidate{spot("a"), spot("b", taken(gb/2))}, p: router.Placement{Nodes: []string{"b"}}, want: "b"},
+		"pinned to one that is full":         {nodes: []Candidate{spot("a"), spot("b", taken(gb))}, p: router.Placement{Nodes: []string{"b"}}, need: 1, refuse: "a: placement.nodes does not name it; b: 1.00 GB"},
+		"required label":                     {nodes: []Candidate{spot("a"), spot("b", taken(gb/2), label("disk", "ssd"))}, p: router.Placement{Require: map[string]string{"disk": "ssd"}}, want: "b"},
+		"required label nobody has":          {nodes: []Candidate{spot("a", label("disk", "hdd"))}, p: router.Placement{Require: map[string]string{"disk": "ssd"}}, refuse: "a: placement.require wants the label disk=ssd, it has disk=hdd"},
+		"avoided label":                      {nodes: []Candidate{spot("a", label("spot", "yes")), spot("b", taken(gb/2))}, p: router.Placement{Avoid: map[string]string{"spot": "yes"}}, want: "b"},
+		"preferred label":                    {nodes: []Candidate{spot("a"), spot("b", taken(gb/2), label("disk", "ssd"))}, p: router.Placement{Prefer: map[string]string{"disk": "ssd"}}, want: "b"},
+		"preferred but full":                 {nodes: []Candidate{spot("a"), spot("b", taken(gb), label("disk", "ssd"))}, p: router.Placement{Prefer: map[string]string{"disk": "ssd"}}, need: gb, want: "a"},
+		"near":                               {nodes: []Candidate{spot("a"), spot("b", taken(gb/2), has("db", 1))}, p: router.Placement{Near: []string{"db"}}, want: "b"},
+		"apart":                              {nodes: []Candidate{spot("a", has("noisy", 1)), spot("b", taken(gb/2))}, p: router.Placement{Apart: []string{"noisy"}}, want: "b"},
+		"apart from all":                     {nodes: []Candidate{spot("a", has("noisy", 1))}, p: router.Placement{Apart: []string{"noisy"}}, refuse: "noisy has instances there"},
+		"beside itself only last":            {nodes: []Candidate{spot("a", has("app", 1)), spot("b", taken(gb/2))}, want: "b"},
 		"over zones, not only nodes": {
 			nodes: []Candidate{spot("a1", label("zone", "a"), has("app", 1)), spot("a2", label("zone", "a")), spot("b1", label("zone", "b"), taken(gb/2))},
 			p:     router.Placement{Spread: "zone"}, want: "b1",
@@ -182,5 +185,29 @@ func TestFullNodeIsPassedOver(t *testing.T) {
 	w.ahead.Store(int64(believeFull))
 	if _, err := w.deploy("late", "img"); err != nil {
 		t.Errorf("with room again: %v", err)
+	}
+}
+
+// A node whose engine cannot create containers, as with a full disk, is left
+// out by the same wake's next try.
+func TestBrokenEngineIsAvoided(t *testing.T) {
+	w := newWorld(t)
+	w.rt.nodes = append(w.rt.nodes, fakeNode("n2"))
+	chosen := w.app("a").Instances[0].Node
+	if _, err := w.store.Update(t.Context(), "a", func(st *router.AppState) error { st.Instances = nil; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	w.rt.mu.Lock()
+	w.rt.fail["create at "+chosen] = router.Errorf(router.CodeInternal, "no space left on device")
+	w.rt.mu.Unlock()
+	wake, err := w.c.Wake(t.Context(), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if in, ok := w.get("a").Instance(wake.Instance); !ok || in.Node == chosen {
+		t.Errorf("it was woken on %+v", in)
+	}
+	if n := w.get("a").App.Crash.Count; n != 0 {
+		t.Errorf("the app is blamed for it %d times", n)
 	}
 }

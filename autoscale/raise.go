@@ -113,7 +113,7 @@ func (c *Controller) bring(ctx context.Context, r *raising) error {
 		container, err := c.Runtime.Create(ctx, r.in, r.rel)
 		r.phase("create", t, c.Now())
 		if err != nil {
-			return err
+			return c.engineFailed(ctx, r, err)
 		}
 		r.in.Container = container
 	}
@@ -121,13 +121,21 @@ func (c *Controller) bring(ctx context.Context, r *raising) error {
 	addr, err := c.Runtime.Start(ctx, r.in)
 	r.phase("start", t, c.Now())
 	if err != nil {
-		return err
+		return c.engineFailed(ctx, r, err)
 	}
 	r.in.Addr = addr
 	if r.probing != nil {
 		r.probing()
 	}
 	return c.probeOrDeath(ctx, r, r.rel.Run)
+}
+
+// engineFailed notes an error of a node's engine that is not the app's fault.
+func (c *Controller) engineFailed(ctx context.Context, r *raising, err error) error {
+	if router.CodeOf(err) != router.CodeFailed && ctx.Err() == nil {
+		c.ledger.failed(r.in.Node, c.Now())
+	}
+	return err
 }
 
 // probeOrDeath probes until the instance answers as run says, ctx ends, or the

@@ -244,6 +244,9 @@ func (r *fakeRuntime) move(name string, in router.Instance, to router.ContainerS
 func (r *fakeRuntime) Create(_ context.Context, in router.Instance, _ router.Release) (string, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if err := r.fail["create at "+in.Node]; err != nil {
+		return "", err
+	}
 	if err := r.call("create", in.ID); err != nil {
 		return "", err
 	}
