@@ -171,7 +171,7 @@ func (w *faultWorld) fault() {
 	m := w.gateways[w.chance.IntN(2)]
 	wait := time.Duration(500+w.chance.IntN(3500)) * time.Millisecond
 	what := ""
-	switch w.chance.IntN(8) {
+	switch w.chance.IntN(10) {
 	case 0:
 		what = "node " + node.name + " is cut off"
 		node.cut()
@@ -216,6 +216,16 @@ func (w *faultWorld) fault() {
 			what += ", not quite: " + firstLineOf(out)
 		}
 		eventually(w.t, "the node takes instances again", func() bool { _, code := m.try("node", "drain", "--undo", node.name); return code == 0 })
+	case 8:
+		what = "the Podman of " + node.name + " is killed"
+		_ = syscall.Kill(-node.service.Process.Pid, syscall.SIGKILL)
+		_ = node.service.Wait()
+		time.Sleep(wait)
+		node.startPodman()
+	case 9:
+		what = "redis is emptied"
+		w.redis.ask("flushall")
+		eventually(w.t, "Redis is written back", func() bool { return w.redis.ask("hlen", "{fluxgate}:apps") == "3" })
 	}
 	w.t.Logf("%s %s, %v", began.Format("15:04:05.000"), what, time.Since(began).Round(time.Millisecond))
 }

@@ -86,10 +86,18 @@ func newFleetNode(t *testing.T, number int, keyFile string) *fleetNode {
 	}
 	n.serve(n.inside("/usr/sbin/sshd", "-D", "-e", "-f", filepath.Join(dir, "sshd.conf")), "tcp", n.ip+":22")
 	socket := filepath.Join(dir, "podman.sock")
-	n.service = n.inside(append(n.args, "system", "service", "--time", "0", "unix://"+socket)...)
-	n.serve(n.service, "unix", socket)
+	n.startPodman()
 	n.url = "ssh://root@" + n.ip + socket
 	return n
+}
+
+// startPodman starts the node's Podman service, also after it was killed.
+func (n *fleetNode) startPodman() {
+	n.t.Helper()
+	socket := filepath.Join(n.dir, "podman.sock")
+	_ = os.Remove(socket)
+	n.service = n.inside(append(n.args, "system", "service", "--time", "0", "unix://"+socket)...)
+	n.serve(n.service, "unix", socket)
 }
 
 // inside is a command in the node's network. Unlike `ip netns exec`, nsenter

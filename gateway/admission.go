@@ -19,6 +19,7 @@ type target struct {
 	policy    router.Policy
 	timeout   time.Duration // longest wait for the app's first byte
 	crash     router.Crash
+	sticky    bool // clients go on with the instance that answered them
 }
 
 // pick takes a place on an instance other than skip: the less loaded of two
@@ -86,7 +87,12 @@ func (a *admission) do(x *exchange, serve func(*exchange)) error {
 	var u *upstream
 	// Those who wait go first.
 	if a.waiting.Load() == 0 {
-		u = x.target.pick(nil)
+		if x.target.sticky {
+			u = x.target.stuck(&x.ctx.Request.Header)
+		}
+		if u == nil {
+			u = x.target.pick(nil)
+		}
 	}
 	if u == nil {
 		var err error

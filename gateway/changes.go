@@ -42,6 +42,7 @@ func (e *Edge) apply(st *router.AppState) {
 	// unknown until it has.
 	hosts := map[string]*target{}
 	if rel, ok := st.Serving(); ok {
+		t.sticky = rel.Run.Sticky
 		if rel.Run.Timeout > 0 {
 			t.timeout = rel.Run.Timeout.D()
 		}

@@ -92,6 +92,9 @@ func (x *exchange) finishHead(h *fasthttp.ResponseHeader) (closes bool) {
 	if x.call != nil {
 		x.reportWake(h)
 	}
+	if x.target.sticky {
+		x.stick(h)
+	}
 	return closes
 }
 

@@ -20,6 +20,7 @@ const unlimited = int64(math.MaxInt32)
 // instance does. All methods may be called concurrently.
 type upstream struct {
 	instance string // empty for the control API
+	token    string // stands for it in the cookie of sticky apps
 	network  string // tcp or unix
 	connect  Dialer // optional: opens connections instead of the network
 	state    atomic.Int64
@@ -33,7 +34,7 @@ type upstream struct {
 }
 
 func newUpstream(instance, network, addr string, onIdle func(*upstream)) *upstream {
-	return &upstream{instance: instance, network: network, addr: addr, onIdle: onIdle, conns: map[*upconn]struct{}{}}
+	return &upstream{instance: instance, token: stickyToken(instance), network: network, addr: addr, onIdle: onIdle, conns: map[*upconn]struct{}{}}
 }
 
 // acquire takes a place for one request. It reports false when limit requests

@@ -14,14 +14,18 @@ const leastDisk = 512 << 20
 
 // Identity names the engine behind a connection, whatever the way to it: two
 // nodes with the same one are one machine. It is the interface of our network
-// there, which chance has named; Check makes the network.
+// there, which chance has named; Check makes the network. It is asked for once.
 func (n *Node) Identity(ctx context.Context) (string, error) {
+	if id := n.identity.Load(); id != nil {
+		return *id, nil
+	}
 	ctx, end := n.call(ctx, quickCall)
 	defer end()
 	net, err := network.Inspect(ctx, n.networkName(), nil)
 	if err != nil {
 		return "", n.engineError(ctx, err)
 	}
+	n.identity.Store(&net.NetworkInterface)
 	return net.NetworkInterface, nil
 }
 

@@ -68,6 +68,7 @@ func (n *Node) forgetNetwork() {
 	n.network.mu.Lock()
 	n.network.ok = false
 	n.network.mu.Unlock()
+	n.identity.Store(nil) // the next network has another name for its interface
 }
 
 // removeNetwork removes the network where no container is in it.

@@ -78,6 +78,7 @@ type Node struct {
 	cordoned         atomic.Bool
 	broken           atomic.Bool // the engine does not answer
 	lost             atomic.Bool // the machine does not answer
+	identity         atomic.Pointer[string]
 
 	builtMu sync.Mutex
 	built   map[string]time.Time // image ID -> when handed out: not to be pruned before anybody could record it

@@ -74,6 +74,14 @@ var ManifestFields = append([]ManifestField{
 		}
 		return "", ""
 	})},
+	{"http.sticky", "boolean", "false", "a client goes on with the instance that answered it, by a cookie, on every gateway; it moves when that instance is gone or full", func(m *Manifest, v any) (string, string) {
+		on, ok := v.(bool)
+		if !ok {
+			return "true or false", "write sticky = true"
+		}
+		m.Run.Sticky = on
+		return "", ""
+	}},
 	{"http.timeout", "duration", "60s", "longest wait for the app's first byte", func(m *Manifest, v any) (string, string) {
 		s, ok := v.(string)
 		d, err := ParseDuration(s)

@@ -37,6 +37,7 @@ containerfile = "./build//Containerfile"
 port = 9000
 health = "/healthz?deep=1"
 timeout = "2m"
+sticky = true
 [scale]
 min = 1
 max = 20
@@ -66,7 +67,7 @@ EMPTY = ""
 		Name: "hello", Domains: []string{"hello.example.com", "xn--bcher-kva.example.com"},
 		Source: Source{SourceContainerfile, "build/Containerfile"},
 		Run: Run{
-			Command: []string{"/server", "-v"}, Port: 9000, Health: "/healthz?deep=1", Timeout: Duration(2 * time.Minute), CPU: 2, Memory: 256 << 20, Reserve: 256 << 20,
+			Command: []string{"/server", "-v"}, Port: 9000, Health: "/healthz?deep=1", Sticky: true, Timeout: Duration(2 * time.Minute), CPU: 2, Memory: 256 << 20, Reserve: 256 << 20,
 			Placement: Placement{Nodes: []string{"n1", "n2"}, Require: map[string]string{"zone": "a", "disk": "ssd"}, Spread: "rack", Apart: []string{"noisy"}},
 		},
 		Scale: map[string]string{"min": "1", "max": "20", "target_rps": "12.5", "freeze_after": "never", "stop_after": "never", "remove_after": "never"},
@@ -134,6 +135,7 @@ func TestParseManifestErrors(t *testing.T) {
 		"no nodes":                 {"[placement]\nnodes = []", []string{"placement.nodes"}, "names"},
 		"spread over nothing":      {"[placement]\nspread = \"a b\"", []string{"placement.spread"}, "name of a label"},
 		"a misspelt placement":     {"[placement]\nnode = [\"a\"]", []string{"placement.node"}, ""},
+		"a word for sticky":        {"[http]\nsticky = \"yes\"", []string{"http.sticky"}, "true or false"},
 		"too little memory":        {"[resources]\nmemory = \"1MB\"", []string{"resources.memory"}, "from 6MB"},
 		"memory as a number":       {"[resources]\nmemory = 512", []string{"resources.memory"}, ""},
 		"two kinds of build":       {"[build]\nstatic = \".\"\nimage = \"x\"", []string{"build"}, "one of containerfile"},

@@ -44,6 +44,7 @@ type Run struct {
 	Command []string // empty: the image's own
 	Port    int      // the one port the app listens on, told to it as $PORT
 	Health  string   // path that answers 2xx or 3xx when healthy; empty: a TCP connection is enough
+	Sticky  bool     // a client goes on with the instance that answered it, by a cookie
 	Timeout Duration // the longest a request may wait for the app's first byte
 	CPU     float64  // cores; 0 means no limit
 	Memory  Bytes    // ceiling; 0 means no limit

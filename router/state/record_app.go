@@ -73,6 +73,7 @@ type runRecord struct {
 	Command []string        `json:"command,omitempty"`
 	Port    int             `json:"port"`
 	Health  string          `json:"health,omitempty"`
+	Sticky  bool            `json:"sticky,omitempty"`
 	Timeout router.Duration `json:"timeout"`
 	CPU     float64         `json:"cpu,omitempty"`
 	Memory  router.Bytes    `json:"memory"`
