@@ -18,6 +18,12 @@ func redisFlag() cli.Flag {
 	return &cli.StringFlag{Name: "redis", Usage: "`URL` of the Redis that the gateways share", DefaultText: "the private one of the data folder", EnvVars: []string{"FLUXGATE_REDIS"}}
 }
 
+// backedUp is what backup prints.
+type backedUp struct {
+	File  string             `json:"file"`
+	Holds state.BackupCounts `json:"holds"`
+}
+
 func backupCommand() *cli.Command {
 	return &cli.Command{
 		Name: "backup", ArgsUsage: "[FILE]", Usage: "save apps, releases, policies, domains, certificates, nodes and tokens; gateways go on serving",
@@ -46,10 +52,7 @@ func backupCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			return emit(c, struct {
-				File string `json:"file"`
-				state.BackupCounts
-			}{file, counts}, func(w io.Writer) { fmt.Fprintf(w, "%s holds %s\n", file, countText(counts)) })
+			return emit(c, backedUp{file, counts}, func(w io.Writer) { fmt.Fprintf(w, "%s holds %s\n", file, countText(counts)) })
 		},
 	}
 }

@@ -172,17 +172,15 @@ func TestImagesTravelByLayers(t *testing.T) {
 			t.Errorf("%s keeps the registry's address of a moment: %s", n.name, out)
 		}
 	}
-	if !strings.Contains(m.registryCatalog(), `"app"`) {
-		t.Errorf("the registry holds %s", m.registryCatalog())
+	if !strings.Contains(m.askRegistry("/v2/_catalog"), `"app"`) {
+		t.Errorf("the registry holds %s", m.askRegistry("/v2/_catalog"))
 	}
 	// The image of another app is there before it is needed.
 	m.push("ahead", "")
 	eventually(t, "both nodes have the image", func() bool {
-		var images []string
-		for _, n := range nodes {
-			images = append(images, n.podman("images", "--quiet", "--no-trunc"))
-		}
-		return len(strings.Fields(images[0])) == len(strings.Fields(images[1]))
+		_, image, _ := strings.Cut(m.askRegistry("/v2/ahead/tags/list"), "sha256-")
+		image, _, _ = strings.Cut(image, `"`)
+		return image != "" && strings.Contains(near.podman("images", "--quiet", "--no-trunc"), image) && strings.Contains(far.podman("images", "--quiet", "--no-trunc"), image)
 	})
 	// A node that has lost its images gets them again, from the registry alone.
 	m.run("node", "drain", near.name, "--timeout", "60s")
@@ -205,9 +203,10 @@ func (n *fleetNode) podman(args ...string) string {
 	return string(out)
 }
 
-func (m *machine) registryCatalog() string {
+// askRegistry is what the registry answers.
+func (m *machine) askRegistry(path string) string {
 	m.t.Helper()
-	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, "https://registry.localhost:"+m.port+"/v2/_catalog", nil)
+	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, "https://registry.localhost:"+m.port+path, nil)
 	if err != nil {
 		m.t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package cli
 import (
 	"github.com/fluxgate/fluxgate/gateway/api"
 	"github.com/fluxgate/fluxgate/router"
+	"github.com/fluxgate/fluxgate/router/state"
 )
 
 // JSONShapes is what each command prints with --json, by the command's words:
@@ -26,6 +27,8 @@ func JSONShapes() map[string]any {
 		"node ls":      []api.Node{},
 		"node drain":   api.Node{},
 		"node rm":      removed{},
+		"backup":       backedUp{},
+		"restore":      state.Restored{},
 		"token create": api.CreatedToken{},
 		"token ls":     []api.Token{},
 		"token rm":     removed{},

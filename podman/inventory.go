@@ -98,7 +98,7 @@ func (v *inventory) missing(node, image string) router.Bytes {
 			sum += l.Size
 		}
 	}
-	return router.Bytes(sum)
+	return router.Bytes(max(sum, 1)) // its configuration is always missing
 }
 
 // Missing is how many bytes of an image each node would have to fetch before it
