@@ -99,6 +99,8 @@ func serve(ctx context.Context, cfg serveConfig) (err error) {
 		return nil
 	case err := <-failed:
 		return err
+	case <-g.store.Replaced():
+		return errors.New("Redis was emptied while this gateway started, and another gateway has restored it since: start this one again")
 	}
 }
 

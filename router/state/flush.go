@@ -26,6 +26,8 @@ type keepsake struct {
 	mu           sync.Mutex
 	installation string
 	onFlush      func(context.Context) error
+	another      chan struct{}                // closed when the identity is another one than at first
+	once         sync.Once                    // closes it
 	shelves      map[string]map[string]string // by key: tokens, nodes, and the certificates' accounts and root
 }
 
@@ -40,6 +42,12 @@ func (k *keepsake) setID(id string) {
 	defer k.mu.Unlock()
 	k.installation = id
 }
+
+// Replaced is closed when the installation turns out to have another identity
+// than this Store gave: Redis was emptied, this gateway started before another
+// one had written back what it knew, and made an identity of its own. What it
+// takes for its containers are then not the installation's.
+func (s *Store) Replaced() <-chan struct{} { return s.kept.another }
 
 // emptied is the error of a read that found nothing, where that is because
 // Redis was emptied and is not written back yet; else nil. It keeps everybody
@@ -95,8 +103,9 @@ func (w *watcher) flushed(ctx context.Context) (bool, error) {
 			return false, err
 		}
 		if version >= w.position {
-			w.s.log.Warn("the installation has another identity than before; restart this gateway, so that what it starts carries that one", "redis", w.s.label)
+			w.s.log.Error("the installation has another identity than when this gateway started; it must start anew, so that it knows what runs", "redis", w.s.label)
 			w.s.kept.setID(id)
+			w.s.kept.once.Do(func() { close(w.s.kept.another) })
 			return false, nil
 		}
 	}

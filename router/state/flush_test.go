@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/fluxgate/fluxgate/router"
 )
@@ -187,5 +188,41 @@ func TestRebuildRepeated(t *testing.T) {
 	}
 	if now, err := s.Load(ctx, "app"); err != nil || len(now.App.Domains) != 0 {
 		t.Fatalf("domains %v, %v", now.App.Domains, err)
+	}
+}
+
+// A gateway that starts on an emptied Redis makes an identity, which another
+// gateway that knows more replaces: the first one is told.
+func TestStartedOnAFlushedRedis(t *testing.T) {
+	srv := startServer(t)
+	old := openStore(t, srv)
+	release := make(chan struct{})
+	f := keeper(t, old, func() { <-release })
+	own(t, old, "app", "me")
+	f.await(t, "app", "me")
+	right, err := old.Installation(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	flushAll(t, old)
+	fresh := openStore(t, srv)
+	if id, err := fresh.Installation(testContext(t)); err != nil || id == right {
+		t.Fatalf("%s, %v", id, err)
+	}
+	g := keeper(t, fresh)
+	close(release)
+	select {
+	case <-fresh.Replaced():
+	case <-time.After(limit):
+		t.Fatal("it is never told")
+	}
+	g.await(t, "app", "me")
+	if id, err := fresh.Installation(testContext(t)); err != nil || id != right {
+		t.Errorf("%s, %v; want %s", id, err, right)
+	}
+	select {
+	case <-old.Replaced():
+		t.Error("so is the one that was right")
+	default:
 	}
 }

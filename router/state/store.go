@@ -74,7 +74,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{
 		client: redis.NewUniversalClient(opts), opts: opts, keys: newKeys(o.Prefix), label: label, log: o.Logger,
 		gates: gates{open: map[string]*gate{}}, seen: seen{apps: map[string]uint64{}},
-		block: 5 * time.Second,
+		kept: keepsake{another: make(chan struct{})}, block: 5 * time.Second,
 	}
 	s.life, s.end = context.WithCancel(context.Background())
 	if err := s.check(ctx); err != nil {
