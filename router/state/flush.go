@@ -135,9 +135,31 @@ func (w *watcher) keep(ctx context.Context) (flushed bool, err error) {
 	s, k := w.s, w.s.keys
 	cctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	// In one step: while another gateway writes back, what there is is not all,
+	// and the identity, which comes last, is missing. A Cluster has no such step
+	// over several slots; there, the look at the identity below must do.
+	var identity *redis.StringCmd
+	replies := map[string]*redis.MapStringStringCmd{}
+	together := w.client.TxPipelined
+	if _, cluster := w.client.(*redis.ClusterClient); cluster {
+		together = w.client.Pipelined
+	}
+	_, err = together(cctx, func(p redis.Pipeliner) error {
+		identity = p.Get(cctx, k.installation())
+		for _, key := range []string{k.tokens(), k.nodes(), k.capacity()} {
+			replies[key] = p.HGetAll(cctx, key)
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return false, err
+	}
+	if identity.Val() != s.kept.id() {
+		return w.flushed(ctx)
+	}
 	shelves := map[string]map[string]string{}
-	for _, key := range []string{k.tokens(), k.nodes(), k.capacity()} {
-		if shelves[key], err = w.client.HGetAll(cctx, key).Result(); err != nil {
+	for key, reply := range replies {
+		if shelves[key], err = reply.Result(); err != nil {
 			return false, err
 		}
 	}
@@ -170,6 +192,12 @@ func (w *watcher) keep(ctx context.Context) (flushed bool, err error) {
 	}
 	s.kept.mu.Lock()
 	defer s.kept.mu.Unlock()
+	// Accounts are hardly ever removed: one that is missing may be on its way.
+	for name, value := range s.kept.shelves[k.certValues()] {
+		if _, there := certs[name]; !there {
+			certs[name] = value
+		}
+	}
 	s.kept.shelves = shelves
 	return false, nil
 }
