@@ -226,3 +226,32 @@ func TestStartedOnAFlushedRedis(t *testing.T) {
 	default:
 	}
 }
+
+// While another gateway writes back, what is there is a part: it is not what is
+// remembered.
+func TestPartIsNotRemembered(t *testing.T) {
+	s := newStore(t)
+	ctx := testContext(t)
+	if _, err := s.Installation(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"n1", "n2"} {
+		if err := s.PutNode(ctx, router.Node{Name: name, URL: "unix:///" + name}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := &watcher{s: s, client: s.client}
+	if flushed, err := w.keep(ctx); flushed || err != nil {
+		t.Fatal(flushed, err)
+	}
+	// As in the middle of a Rebuild: the identity comes last.
+	if err := errors.Join(s.client.Del(ctx, s.keys.installation()).Err(), s.client.HDel(ctx, s.keys.nodes(), "n2").Err()); err != nil {
+		t.Fatal(err)
+	}
+	if flushed, err := w.keep(ctx); !flushed || err != nil {
+		t.Errorf("flushed: %v, %v", flushed, err)
+	}
+	if n := len(s.kept.shelves[s.keys.nodes()]); n != 2 {
+		t.Errorf("%d nodes are remembered, want 2", n)
+	}
+}
