@@ -100,7 +100,7 @@ func serve(ctx context.Context, cfg serveConfig) (err error) {
 	case err := <-failed:
 		return err
 	case <-g.store.Replaced():
-		return errors.New("Redis was emptied while this gateway started, and another gateway has restored it since: start this one again")
+		return errors.New("while this gateway started, Redis was empty, and another gateway has restored it since: start this one again")
 	}
 }
 
