@@ -28,6 +28,9 @@ type options struct {
 	colds   int
 	herd    int
 	seconds time.Duration
+
+	nodes, registered, active, gateways int // of scale
+	sizes                               string
 }
 
 // benchOf is one measurement.
@@ -61,10 +64,23 @@ func main() {
 	flag.IntVar(&o.colds, "colds", 30, "wakes from stopped, and from absent")
 	flag.IntVar(&o.herd, "herd", 1000, "requests at once to one absent app")
 	flag.DurationVar(&o.seconds, "load", 8*time.Second, "time of each load on a proxy")
+	flag.IntVar(&o.nodes, "nodes", 1000, "scale: simulated nodes")
+	flag.IntVar(&o.registered, "registered", 100_000, "scale: registered apps")
+	flag.IntVar(&o.active, "active", 1000, "scale: apps that get a request each second")
+	flag.IntVar(&o.gateways, "gateways", 5, "scale: gateways")
+	flag.StringVar(&o.sizes, "sizes", "0.1,1", "scale: comma separated `factors` by which nodes and apps are multiplied")
 	flag.Usage = usage
 	args := bareWrite(os.Args[1:])
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
-		args = append(args[1:], args[0]) // the name may come first
+		flags, names := []string{}, []string{} // the name, and its arguments, may come first
+		for i, a := range args {
+			if strings.HasPrefix(a, "-") {
+				flags = args[i:]
+				break
+			}
+			names = append(names, a)
+		}
+		args = append(slices.Clone(flags), names...)
 	}
 	flag.CommandLine.Parse(args) //nolint:errcheck // ExitOnError: it does not return one
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -74,8 +90,12 @@ func main() {
 		err = run(ctx, o)
 	case "fleet":
 		err = runFleet(ctx, o)
+	case "scale":
+		err = runScale(ctx, o)
+	case "nodes": // one of the processes of scale
+		err = runFakeNodes(ctx, flag.Args()[1:])
 	default:
-		err = fmt.Errorf("there is nothing to measure called %q: leave it out, or say fleet", flag.Arg(0))
+		err = fmt.Errorf("there is nothing to measure called %q: leave it out, or say fleet or scale", flag.Arg(0))
 	}
 	stop()
 	if err != nil {
@@ -90,6 +110,7 @@ func usage() {
 		fmt.Fprintf(flag.CommandLine.Output(), "  %-8s %s\n", b.name, b.doc)
 	}
 	fmt.Fprintln(flag.CommandLine.Output(), "With the argument fleet: several machines and gateways instead (needs root).")
+	fmt.Fprintln(flag.CommandLine.Output(), "With the argument scale: many simulated nodes and apps instead (needs root).")
 	flag.PrintDefaults()
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -27,6 +28,8 @@ type gateway struct {
 	https int
 	flags []string
 	env   []string // beside this process's own
+
+	patience time.Duration // until it is ready; 2 minutes where 0
 
 	cmd    *exec.Cmd
 	exited chan struct{}
@@ -109,7 +112,7 @@ func (g *gateway) start(ctx context.Context) error {
 		_, _ = io.Copy(log, out)
 		_ = g.cmd.Wait()
 	}()
-	wait, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	wait, cancel := context.WithTimeout(ctx, cmp.Or(g.patience, 2*time.Minute))
 	defer cancel()
 	select {
 	case printed := <-ready:
