@@ -44,8 +44,9 @@ type Runtime interface {
 	Tail(ctx context.Context, in router.Instance, lines int) (string, error)
 	// Inspect looks at one container; CodeNotFound where there is none.
 	Inspect(ctx context.Context, in router.Instance) (router.Container, error)
-	// Containers lists ours on the nodes that answer, and names these.
-	Containers(ctx context.Context) (list []router.Container, answered []string)
+	// Containers lists ours on those of the named nodes that answer, or of all
+	// where none is named, and names these.
+	Containers(ctx context.Context, nodes ...string) (list []router.Container, answered []string)
 	// Dial connects to where an instance on a node answers.
 	Dial(ctx context.Context, node, addr string) (net.Conn, error)
 	// Events calls fn for every event until ctx ends.
@@ -126,6 +127,12 @@ type Controller struct {
 	journal chan entry
 	kicks   chan string
 	leads   atomic.Bool // this process holds the lease, as of the last tick
+
+	abandons  rounds // of letting go of what was on lost nodes
+	reconcile struct {
+		rounds
+		nodes pending // to be looked at
+	}
 
 	mu     sync.Mutex
 	busy   map[string]bool    // instances that a goroutine of ours is lowering or removing

@@ -18,14 +18,9 @@ func (c *Controller) onEvent(ctx context.Context, e router.ContainerEvent) {
 			c.onDeath(ctx, e)
 		}
 	case router.NodeConnected:
-		// Deaths may have been missed.
-		c.goFor("reconcile", func(ctx context.Context) {
-			if err := c.Reconcile(ctx); err != nil && ctx.Err() == nil {
-				c.Log.Warn("records and containers not reconciled", "node", e.Node, "err", err)
-			}
-		})
+		c.reconcileSoon(e.Node) // deaths may have been missed
 	case router.NodeLost:
-		c.goFor("abandon", c.abandonLost)
+		c.abandons.ask(c, c.abandonLost)
 	case router.NodeUnanswered:
 		c.Log.Warn("the node's event stream broke, connecting again", "node", e.Node)
 	}

@@ -2,6 +2,7 @@ package autoscale
 
 import (
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,6 +27,7 @@ type ledger struct {
 type account struct {
 	reserved router.Bytes
 	apps     map[string]int // instances that are not failed, by app
+	all      map[string]int // instances, by app
 
 	// What the store said when it refused an instance, which other gateways'
 	// writes had filled.
@@ -56,15 +58,36 @@ func (l *ledger) count(st *router.AppState, sign int) {
 		return
 	}
 	for _, in := range st.Instances {
-		if in.Node == "" || in.State == router.Failed {
+		if in.Node == "" {
 			continue
 		}
 		a := l.open(in.Node)
+		if a.all[st.App.Name] += sign; a.all[st.App.Name] == 0 {
+			delete(a.all, st.App.Name)
+		}
+		if in.State == router.Failed {
+			continue
+		}
 		a.reserved += router.Bytes(sign) * st.Reserves(in)
 		if a.apps[st.App.Name] += sign; a.apps[st.App.Name] == 0 {
 			delete(a.apps, st.App.Name)
 		}
 	}
+}
+
+// appsOn are the apps with instances on any of the nodes, by name.
+func (l *ledger) appsOn(nodes map[string]bool) []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	apps := map[string]bool{}
+	for node := range nodes {
+		if a := l.nodes[node]; a != nil {
+			for app := range a.all {
+				apps[app] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(apps))
 }
 
 // full notes that a node has less room than the Catalog says.
@@ -87,7 +110,7 @@ func (l *ledger) failed(node string, now time.Time) {
 func (l *ledger) open(node string) *account {
 	a := l.nodes[node]
 	if a == nil {
-		a = &account{apps: map[string]int{}}
+		a = &account{apps: map[string]int{}, all: map[string]int{}}
 		l.nodes[node] = a
 	}
 	return a

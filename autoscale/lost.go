@@ -27,10 +27,10 @@ func (c *Controller) abandonLost(ctx context.Context) {
 		return
 	}
 	nodes := c.Runtime.Nodes()
-	var lost []string
+	lost := map[string]bool{}
 	for _, n := range nodes {
 		if n.Lost {
-			lost = append(lost, n.Name)
+			lost[n.Name] = true
 		}
 	}
 	if len(lost) == 0 || len(lost) == len(nodes) {
@@ -43,22 +43,19 @@ func (c *Controller) abandonLost(ctx context.Context) {
 // never answered this gateway.
 func (c *Controller) NodeGone(node string) {
 	if c.leads.Load() {
-		c.goFor("abandon "+node, func(ctx context.Context) { c.abandon(ctx, []string{node}) })
+		c.goFor("abandon "+node, func(ctx context.Context) { c.abandon(ctx, map[string]bool{node: true}) })
 	}
 }
 
-func (c *Controller) abandon(ctx context.Context, nodes []string) {
+func (c *Controller) abandon(ctx context.Context, nodes map[string]bool) {
 	ctx, cancel := context.WithTimeout(ctx, abandonDeadline)
 	defer cancel()
-	there := func(in router.Instance) bool { return slices.Contains(nodes, in.Node) }
+	there := func(in router.Instance) bool { return nodes[in.Node] }
 	var group errgroup.Group
 	group.SetLimit(abandonAtOnce)
-	for _, st := range c.Catalog.All() {
-		if !slices.ContainsFunc(st.Instances, there) {
-			continue
-		}
+	for _, app := range c.ledger.appsOn(nodes) {
 		group.Go(func() error {
-			c.abandonApp(ctx, st.App.Name, there)
+			c.abandonApp(ctx, app, there)
 			return nil
 		})
 	}
@@ -113,7 +110,7 @@ func (c *Controller) voidClaims(ctx context.Context) {
 	void := func(in router.Instance) bool {
 		return in.Claim.Held(c.Gateway, now) && !slices.Contains(live, in.Claim.Holder)
 	}
-	for _, st := range c.Catalog.All() {
+	for _, st := range c.Catalog.Living() {
 		if !slices.ContainsFunc(st.Instances, void) {
 			continue
 		}

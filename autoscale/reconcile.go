@@ -21,24 +21,49 @@ const adoptDeadline = 3 * time.Second
 // labels. Instances that
 // somebody holds a claim on, or that this process is working on, are left to
 // them, and so are those on nodes that do not answer.
-func (c *Controller) Reconcile(ctx context.Context) error {
+func (c *Controller) Reconcile(ctx context.Context) error { return c.reconcileOn(ctx) }
+
+// reconcileSoon reconciles what a node has; those of many nodes at once.
+func (c *Controller) reconcileSoon(node string) {
+	c.reconcile.nodes.add(node)
+	c.reconcile.ask(c, func(ctx context.Context) {
+		nodes := c.reconcile.nodes.take()
+		if len(nodes) == 0 {
+			return
+		}
+		if err := c.reconcileOn(ctx, nodes...); err != nil && ctx.Err() == nil {
+			c.Log.Warn("records and containers not reconciled", "nodes", nodes, "err", err)
+		}
+	})
+}
+
+// reconcileOn is Reconcile of the named nodes, or of all where none is named.
+func (c *Controller) reconcileOn(ctx context.Context, nodes ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	asOf := c.Now()
-	list, answered := c.Runtime.Containers(ctx)
+	list, names := c.Runtime.Containers(ctx, nodes...)
 	seen := map[string]router.Container{}
-	apps := map[string]bool{}
+	apps, answered := map[string]bool{}, map[string]bool{}
+	for _, name := range names {
+		answered[name] = true
+	}
+	for _, app := range c.ledger.appsOn(answered) {
+		apps[app] = true
+	}
+	unknown := map[string]bool{} // apps with a container that the Catalog does not know
 	for _, k := range list {
 		seen[k.Instance] = k
 		apps[k.App] = true
-	}
-	for _, st := range c.Catalog.All() {
-		if len(st.Instances) > 0 {
-			apps[st.App.Name] = true
+		if in, ok := c.find(k.Instance); !ok || in.App != k.App {
+			unknown[k.App] = true
 		}
 	}
 	known := map[string]bool{}
 	for app := range apps {
+		if !unknown[app] && c.agrees(app, asOf, answered, seen, known) {
+			continue
+		}
 		if err := c.reconcileApp(ctx, app, asOf, answered, seen, known); err != nil {
 			return err
 		}
@@ -111,9 +136,41 @@ func (c *Controller) takeBack(ctx context.Context, seen map[string]router.Contai
 	return nil
 }
 
+// agrees reports whether an app's record, as the Catalog has it, is what its
+// containers are, so that the store need not be asked. If so, ids of its
+// instances are added to known.
+func (c *Controller) agrees(app string, asOf time.Time, answered map[string]bool, seen map[string]router.Container, known map[string]bool) bool {
+	st, ok := c.Catalog.Get(app)
+	if !ok {
+		return false
+	}
+	clone := st.Clone()
+	for _, in := range st.Instances {
+		if !c.theirs(in, asOf, answered) {
+			continue
+		}
+		k, there := seen[in.ID]
+		adopt(&clone, in.ID, k, there, c.Now())
+	}
+	if !slices.Equal(clone.Instances, st.Instances) {
+		return false
+	}
+	for _, in := range st.Instances {
+		known[in.ID] = true
+	}
+	return true
+}
+
+// theirs reports whether a record is to be made what a list of containers says:
+// the list is of its node, nobody is changing the instance, and it has not
+// changed since the list was made.
+func (c *Controller) theirs(in router.Instance, asOf time.Time, answered map[string]bool) bool {
+	return answered[in.Node] && !c.working(in.ID) && !in.Claim.Held(c.Gateway, c.Now()) && !in.Since.After(asOf)
+}
+
 // reconcileApp brings one app's records up to what its containers are. Ids of
 // instances that have a record are added to known.
-func (c *Controller) reconcileApp(ctx context.Context, app string, asOf time.Time, answered []string, seen map[string]router.Container, known map[string]bool) error {
+func (c *Controller) reconcileApp(ctx context.Context, app string, asOf time.Time, answered map[string]bool, seen map[string]router.Container, known map[string]bool) error {
 	var events []router.Event
 	_, err := c.Store.Update(ctx, app, func(st *router.AppState) error {
 		events = nil
@@ -123,8 +180,7 @@ func (c *Controller) reconcileApp(ctx context.Context, app string, asOf time.Tim
 		now := c.Now()
 		for _, in := range append([]router.Instance(nil), st.Instances...) {
 			known[in.ID] = true
-			// What changed after the list was made is not in it.
-			if !slices.Contains(answered, in.Node) || c.working(in.ID) || in.Claim.Held(c.Gateway, now) || in.Since.After(asOf) {
+			if !c.theirs(in, asOf, answered) {
 				continue
 			}
 			k, there := seen[in.ID]
@@ -167,10 +223,14 @@ func adopt(st *router.AppState, id string, k router.Container, there bool, now t
 	}
 	in.Claim = router.Claim{}
 	set := func(state router.InstanceState, text string) string {
-		if in.IdleSince.IsZero() {
+		same := in.State == state && (state == router.Stopped || in.Addr == k.Addr) && in.Container == k.ID
+		if same && state == router.Ready {
+			return ""
+		}
+		if in.IdleSince.IsZero() { // else it would have slept for ever
 			in.IdleSince = now
 		}
-		if in.State == state && (state == router.Stopped || in.Addr == k.Addr) && in.Container == k.ID {
+		if same {
 			return ""
 		}
 		in.State, in.Since, in.Container, in.Addr = state, now, k.ID, k.Addr

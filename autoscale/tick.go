@@ -64,7 +64,7 @@ func (c *Controller) tick(ctx context.Context, led bool) bool {
 		return false
 	}
 	c.voidClaims(tctx)
-	c.goFor("abandon", c.abandonLost)
+	c.abandons.ask(c, c.abandonLost)
 	if !led {
 		c.history = newHistory()
 		if err := c.Reconcile(ctx); err != nil {
@@ -77,17 +77,30 @@ func (c *Controller) tick(ctx context.Context, led bool) bool {
 		return true
 	}
 	now, nodes := c.Now(), byName(c.Runtime.Nodes())
-	for _, st := range c.Catalog.All() {
+	for _, st := range c.awake() {
 		if st.App.Current == 0 {
 			c.bury(st, now)
-			continue
-		}
-		if len(st.Instances) == 0 && st.App.Policy.Min == 0 && c.history.apps[st.App.Name] == nil {
 			continue
 		}
 		c.govern(st, nodes, now)
 	}
 	return true
+}
+
+// awake are the apps that a tick is about: those that live, and those that have
+// had requests lately.
+func (c *Controller) awake() []*router.AppState {
+	list := c.Catalog.Living()
+	living := make(map[string]bool, len(list))
+	for _, st := range list {
+		living[st.App.Name] = true
+	}
+	for app := range c.history.apps {
+		if st, ok := c.Catalog.Get(app); ok && !living[app] {
+			list = append(list, st)
+		}
+	}
+	return list
 }
 
 // observe reads the seconds since the last tick. The current second is not
@@ -97,7 +110,7 @@ func (c *Controller) observe(ctx context.Context) error {
 	now := c.Now()
 	longest := 60 * time.Second
 	var unknown []string
-	for _, st := range c.Catalog.All() {
+	for _, st := range c.awake() {
 		longest = max(longest, st.App.Policy.SlowWindow.D())
 		if _, ok := c.history.active[st.App.Name]; !ok && len(st.Instances) > 0 {
 			unknown = append(unknown, st.App.Name)
@@ -179,7 +192,8 @@ func (c *Controller) govern(st *router.AppState, nodes map[string]router.Node, n
 			c.goFor(in.ID, func(ctx context.Context) { c.adoptStarting(ctx, in) })
 		}
 	}
-	for id, rung := range descend(st, now, c.freezer, leaving) {
+	freezer := func(node string) bool { return nodes[node].Facts.Freeze }
+	for id, rung := range descend(st, now, freezer, leaving) {
 		c.sink(app, id, rung)
 	}
 }

@@ -306,11 +306,11 @@ func (r *fakeRuntime) Inspect(_ context.Context, in router.Instance) (router.Con
 	return router.Container{}, router.Errorf(router.CodeNotFound, "no container")
 }
 
-func (r *fakeRuntime) Containers(context.Context) (out []router.Container, answered []string) {
+func (r *fakeRuntime) Containers(_ context.Context, names ...string) (out []router.Container, answered []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, n := range r.nodes {
-		if !n.Down {
+		if !n.Down && (len(names) == 0 || slices.Contains(names, n.Name)) {
 			answered = append(answered, n.Name)
 		}
 	}

@@ -3,7 +3,11 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/fluxgate/fluxgate/gateway/api"
 	"github.com/fluxgate/fluxgate/podman"
@@ -45,23 +49,51 @@ func (g *gatewayProcess) openPodman(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, n := range stored {
-		if n.Gateway != "" {
-			continue
-		}
-		conn, err := podman.Connect(ctx, g.fleet.options(n))
-		if err != nil {
-			g.say("node", "%s does not answer: %v", n.Name, err)
-			continue
-		}
-		g.pool.Add(conn)
-		g.pool.Cordon(n.Name, n.Cordoned)
-		g.say("node", "%s", describeNode(n.Name, n.Facts))
-	}
+	g.connectStored(ctx, stored)
 	if len(g.pool.Nodes()) == 0 {
 		g.say("node", "none yet; add one: fluxgate node add ssh://user@host")
 	}
 	return nil
+}
+
+const (
+	connectPatience = 3 * time.Second // for one node while starting; it goes on being tried
+	connectAtOnce   = 64              // logins cost both sides something
+	nodesNamed      = 10              // nodes that `up` has a line each for
+)
+
+// connectStored connects the nodes of all gateways. Those that do not answer
+// soon, as when a rack is without power, are left to follow.
+func (g *gatewayProcess) connectStored(ctx context.Context, stored []router.Node) {
+	stored = slices.DeleteFunc(stored, func(n router.Node) bool { return n.Gateway != "" })
+	conns, problems := make([]*podman.Node, len(stored)), make([]error, len(stored))
+	var group errgroup.Group
+	group.SetLimit(connectAtOnce)
+	for i, n := range stored {
+		group.Go(func() error {
+			cctx, cancel := context.WithTimeout(ctx, connectPatience)
+			defer cancel()
+			conns[i], problems[i] = podman.Connect(cctx, g.fleet.options(n))
+			return nil
+		})
+	}
+	_ = group.Wait()
+	g.pool.AddAll(slices.DeleteFunc(slices.Clone(conns), func(n *podman.Node) bool { return n == nil }))
+	silent := 0
+	for i, n := range stored {
+		g.pool.Cordon(n.Name, n.Cordoned)
+		switch {
+		case problems[i] != nil:
+			if silent++; silent <= nodesNamed {
+				g.say("node", "%s does not answer: %v", n.Name, problems[i])
+			}
+		case len(stored) <= nodesNamed:
+			g.say("node", "%s", describeNode(n.Name, n.Facts))
+		}
+	}
+	if len(stored) > nodesNamed {
+		g.say("nodes", "%d connected, %d do not answer", len(stored)-silent, silent)
+	}
 }
 
 // ownNode connects and checks a node that this gateway alone uses. With a Redis

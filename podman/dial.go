@@ -4,20 +4,9 @@ import (
 	"context"
 	"io"
 	"net"
-	"net/url"
 	"os"
-	"strings"
 	"syscall"
 	"time"
-
-	"github.com/fluxgate/fluxgate/router"
-)
-
-// When a machine counts as lost: when nothing has answered for that long.
-const (
-	reachEvery = 300 * time.Millisecond
-	reachCall  = 500 * time.Millisecond
-	reachLost  = 1200 * time.Millisecond
 )
 
 // Dial connects to an address where one of the node's containers answers, as
@@ -78,58 +67,4 @@ func bridge(far net.Conn) (net.Conn, error) {
 		_ = far.Close()
 	}()
 	return ends[0], nil
-}
-
-// reach reports whether the machine answers at all. It asks the kernel there,
-// by opening a connection, and no program: an engine that hangs is no lost
-// machine, and what runs there goes on. A local engine's machine is this one.
-func (n *Node) reach(ctx context.Context) error {
-	u, err := url.Parse(n.url)
-	if err != nil || u.Scheme == "unix" {
-		return nil
-	}
-	host := u.Host
-	if u.Port() == "" {
-		host = net.JoinHostPort(u.Hostname(), "22")
-	}
-	d := net.Dialer{Timeout: reachCall}
-	c, err := d.DialContext(ctx, "tcp", host)
-	if err != nil {
-		return err
-	}
-	return c.Close()
-}
-
-// watchReach tells when the machine is lost and when it is back, until ctx
-// ends.
-func (n *Node) watchReach(ctx context.Context, fn func(router.ContainerEvent)) {
-	if strings.HasPrefix(n.url, "unix://") {
-		return
-	}
-	ticker := time.NewTicker(reachEvery)
-	defer ticker.Stop()
-	last := time.Now()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		began := time.Now()
-		err := n.reach(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err == nil:
-			last = time.Now()
-			if n.lost.CompareAndSwap(true, false) {
-				n.log.Warn("the node is back")
-				// What was taken over by others meanwhile may run there still.
-				fn(router.ContainerEvent{Node: n.name, Kind: router.NodeConnected, At: last})
-			}
-		case began.Sub(last) >= reachLost-reachEvery && n.lost.CompareAndSwap(false, true):
-			n.log.Error("the node is lost: it cannot be reached any more", "error", err)
-			fn(router.ContainerEvent{Node: n.name, Kind: router.NodeLost, At: time.Now()})
-		}
-	}
 }

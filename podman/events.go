@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strconv"
 	"time"
@@ -61,6 +62,7 @@ func (n *Node) eventStream(ctx context.Context, fn func(router.ContainerEvent)) 
 		return false, err
 	}
 	defer body.Close()
+	defer n.wire.drop()
 
 	events := make(chan entities.Event)
 	readErr := make(chan error, 1)
@@ -107,6 +109,8 @@ func (n *Node) openEvents(ctx context.Context) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
+	// A connection that lasts: it tells whether the machine is there.
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(c httptrace.GotConnInfo) { n.wire.hold(c.Conn) }})
 	resp, err := n.request(ctx, http.MethodGet, "/events", url.Values{"stream": {"true"}, "filters": {string(filters)}}, nil, "")
 	if err != nil {
 		return nil, err

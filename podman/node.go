@@ -79,6 +79,7 @@ type Node struct {
 	broken           atomic.Bool // the engine does not answer
 	lost             atomic.Bool // the machine does not answer
 	identity         atomic.Pointer[string]
+	wire             wire // for tcp: the connection of the event stream
 
 	builtMu sync.Mutex
 	built   map[string]time.Time // image ID -> when handed out: not to be pruned before anybody could record it

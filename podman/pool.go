@@ -41,19 +41,34 @@ type members struct {
 func NewPool(nodes ...*Node) *Pool {
 	p := &Pool{inventory: newInventory()}
 	p.members.Store(&members{byName: map[string]*Node{}, changed: make(chan struct{})})
-	for _, n := range nodes {
-		p.Add(n)
-	}
+	p.AddAll(nodes)
 	return p
+}
+
+// AddAll puts nodes into the pool whose names are not in it.
+func (p *Pool) AddAll(add []*Node) {
+	p.change(func(nodes []*Node) []*Node {
+		for _, n := range add {
+			p.share(n, nodes)
+			nodes = append(nodes, n)
+		}
+		return nodes
+	})
+}
+
+// share has all nodes that keep logs in one folder write there through one
+// archive: there is one writer to a file.
+func (p *Pool) share(n *Node, nodes []*Node) {
+	if len(nodes) > 0 && n.archive.dir == nodes[0].archive.dir {
+		n.archive = nodes[0].archive
+	}
 }
 
 // Add puts a node into the pool. It returns the one of the same name that it
 // replaces, or nil.
 func (p *Pool) Add(n *Node) (old *Node) {
 	p.change(func(nodes []*Node) []*Node {
-		if len(nodes) > 0 && n.archive.dir == nodes[0].archive.dir {
-			n.archive = nodes[0].archive // one writer per file
-		}
+		p.share(n, nodes)
 		nodes = slices.DeleteFunc(nodes, func(o *Node) bool {
 			if o.name == n.name {
 				old = o
@@ -298,9 +313,18 @@ func (p *Pool) Tail(ctx context.Context, in router.Instance, lines int) (string,
 	return n.Tail(ctx, in, lines)
 }
 
-// Containers are those of all nodes that answer, and which nodes these are.
-func (p *Pool) Containers(ctx context.Context) (all []router.Container, answered []string) {
+// Containers are those of the named nodes, or of all where none is named, that
+// answer, and which nodes these are.
+func (p *Pool) Containers(ctx context.Context, names ...string) (all []router.Container, answered []string) {
 	nodes := p.nodes()
+	if len(names) > 0 {
+		nodes = nil
+		for _, name := range names {
+			if n, err := p.node(name); err == nil {
+				nodes = append(nodes, n)
+			}
+		}
+	}
 	lists := make([][]router.Container, len(nodes))
 	errs := make([]error, len(nodes))
 	each(nodes, func(i int, n *Node) {

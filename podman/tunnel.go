@@ -55,6 +55,7 @@ type Tunnel struct {
 
 	mu     sync.Mutex
 	client *ssh.Client
+	wire   wire   // what the newest connection goes over
 	socket string // on the node; found out at the first login where the URL has none
 }
 
@@ -222,7 +223,7 @@ func (t *Tunnel) login(ctx context.Context) (*ssh.Client, error) {
 			return nil
 		},
 	}
-	client, err := handshake(ctx, t.addr, config)
+	client, err := handshake(ctx, t.addr, config, t.wire.hold)
 	var ours *router.Error
 	switch {
 	case err == nil:
@@ -237,11 +238,15 @@ func (t *Tunnel) login(ctx context.Context) (*ssh.Client, error) {
 	return nil, router.Errorf(router.CodeUnavailable, "%s cannot be reached by SSH: %w", t.addr, err)
 }
 
-// handshake is ssh.Dial with a context that is heeded throughout.
-func handshake(ctx context.Context, addr string, config *ssh.ClientConfig) (*ssh.Client, error) {
+// handshake is ssh.Dial with a context that is heeded throughout. opened may be
+// nil; it gets the connection below.
+func handshake(ctx context.Context, addr string, config *ssh.ClientConfig, opened func(net.Conn)) (*ssh.Client, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
+	}
+	if opened != nil {
+		opened(conn)
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	c, channels, requests, err := ssh.NewClientConn(conn, addr, config)
@@ -371,7 +376,7 @@ func HostKey(ctx context.Context, raw string) (key, fingerprint string, err erro
 			shown = k
 			return seen
 		},
-	})
+	}, nil)
 	if shown == nil {
 		return "", "", router.Errorf(router.CodeUnavailable, "%s cannot be reached by SSH: %w", hostPort(u), err)
 	}

@@ -3,7 +3,7 @@ package router
 import (
 	"context"
 	"slices"
-	"sort"
+	"strings"
 	"sync"
 )
 
@@ -14,6 +14,7 @@ import (
 type Catalog struct {
 	mu      sync.RWMutex
 	apps    map[string]*AppState
+	living  map[string]*AppState // of these, those with something to be done
 	gone    map[string]uint64 // versions of deleted apps: a late older record must not bring one back
 	waiters map[string][]chan struct{}
 	hooks   []func(prev, next *AppState)
@@ -22,7 +23,7 @@ type Catalog struct {
 
 // NewCatalog is an empty Catalog.
 func NewCatalog() *Catalog {
-	return &Catalog{apps: map[string]*AppState{}, gone: map[string]uint64{}, waiters: map[string][]chan struct{}{}}
+	return &Catalog{apps: map[string]*AppState{}, living: map[string]*AppState{}, gone: map[string]uint64{}, waiters: map[string][]chan struct{}{}}
 }
 
 // OnChange registers fn to be called for every change, in order, with the
@@ -47,13 +48,14 @@ func (c *Catalog) Apply(st AppState) bool {
 	if st.Deleted {
 		next = nil
 		delete(c.apps, name)
+		delete(c.living, name)
 		c.gone[name] = st.Version
 		if prev == nil {
 			c.mu.Unlock()
 			return false
 		}
 	} else {
-		c.apps[name] = next
+		c.put(name, next)
 		delete(c.gone, name)
 	}
 	waiters := c.waiters[name]
@@ -78,12 +80,22 @@ func (c *Catalog) Amend(name string, fn func(*AppState)) bool {
 	}
 	next := prev.Clone()
 	fn(&next)
-	c.apps[name] = &next
+	c.put(name, &next)
 	waiters := c.waiters[name]
 	delete(c.waiters, name)
 	c.mu.Unlock()
 	c.announce(prev, &next, waiters)
 	return true
+}
+
+// put holds a record; c.mu is held.
+func (c *Catalog) put(name string, st *AppState) {
+	c.apps[name] = st
+	if len(st.Instances) > 0 || st.App.Policy.Min > 0 || st.App.Current == 0 {
+		c.living[name] = st
+	} else {
+		delete(c.living, name)
+	}
 }
 
 // announce runs the hooks, then lets those go on who wait for the app.
@@ -112,8 +124,26 @@ func (c *Catalog) All() []*AppState {
 		all = append(all, st)
 	}
 	c.mu.RUnlock()
-	sort.Slice(all, func(i, j int) bool { return all[i].App.Name < all[j].App.Name })
-	return all
+	return byName(all)
+}
+
+// Living are the records of apps that may need something although nobody asks
+// for them, by name: those with instances, those that must have some, and those
+// in which nothing serves yet. Of very many apps that sleep deeply, it costs
+// nothing.
+func (c *Catalog) Living() []*AppState {
+	c.mu.RLock()
+	list := make([]*AppState, 0, len(c.living))
+	for _, st := range c.living {
+		list = append(list, st)
+	}
+	c.mu.RUnlock()
+	return byName(list)
+}
+
+func byName(list []*AppState) []*AppState {
+	slices.SortFunc(list, func(a, b *AppState) int { return strings.Compare(a.App.Name, b.App.Name) })
+	return list
 }
 
 // Await returns the app's record once done says so; it looks at once and after

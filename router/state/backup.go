@@ -88,11 +88,11 @@ func (s *Store) Backup(ctx context.Context, w io.Writer) (BackupCounts, error) {
 			return out.counts, err
 		}
 	}
-	names, err := s.appNames(ctx, s.client)
+	index, err := s.appIndex(ctx, s.client)
 	if err != nil {
 		return out.counts, s.fail(ctx, "listing the apps", err)
 	}
-	slices.Sort(names)
+	names := slices.Sorted(maps.Keys(index))
 	for batch := range slices.Chunk(names, loadBatch) {
 		hashes, err := s.appHashes(ctx, s.client, batch)
 		if err != nil {

@@ -3,6 +3,7 @@ package state
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -69,9 +70,9 @@ func (s *Store) Rates(ctx context.Context, from, to time.Time) (map[int64]map[st
 		}
 		apps := make(map[string]router.Sample, len(reply.Val()))
 		for field, counts := range reply.Val() {
-			var n router.Sample
+			n, ok := parseSample(counts)
 			bar := strings.LastIndexByte(field, '|')
-			if _, err := fmt.Sscanf(counts, "%d,%d,%d", &n.Requests, &n.InFlight, &n.Queued); err != nil || bar < 0 {
+			if !ok || bar < 0 {
 				s.log.Warn("a stored request rate cannot be read", "field", field)
 				continue
 			}
@@ -84,6 +85,18 @@ func (s *Store) Rates(ctx context.Context, from, to time.Time) (map[int64]map[st
 		sums[first+int64(i)] = apps
 	}
 	return sums, nil
+}
+
+// parseSample reads "requests,in flight,queued". It is called for every active
+// app, gateway and second.
+func parseSample(counts string) (n router.Sample, ok bool) {
+	first, rest, ok1 := strings.Cut(counts, ",")
+	second, third, ok2 := strings.Cut(rest, ",")
+	var err1, err2, err3 error
+	n.Requests, err1 = strconv.ParseInt(first, 10, 64)
+	n.InFlight, err2 = strconv.ParseInt(second, 10, 64)
+	n.Queued, err3 = strconv.ParseInt(third, 10, 64)
+	return n, ok1 && ok2 && err1 == nil && err2 == nil && err3 == nil
 }
 
 // LastActive is the last second in which each app was active; apps that never

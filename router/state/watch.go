@@ -18,6 +18,7 @@ import (
 
 const (
 	loadBatch   = 256 // apps read in one pipeline
+	indexBatch  = 5000
 	streamBatch = 512 // changes read at once
 	minBackoff  = 50 * time.Millisecond
 	maxBackoff  = 2 * time.Second
@@ -159,7 +160,7 @@ func (w *watcher) reread(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	names, err := w.s.appNames(ctx, w.client)
+	index, err := w.s.appIndex(ctx, w.client)
 	if err != nil {
 		return err
 	}
@@ -175,16 +176,22 @@ func (w *watcher) reread(ctx context.Context) error {
 		w.position = 0 // what was before says nothing of the versions now
 		return w.reread(ctx)
 	}
-	present := make(map[string]bool, len(names))
-	for _, name := range names {
-		present[name] = true
+	// What has the version that was told is not read again: of very many apps,
+	// few change while a connection is broken. Where Redis has gone back to older
+	// data, no version is to be relied upon.
+	back := version < w.position
+	names := make([]string, 0, len(index))
+	for name, stored := range index {
+		if back || w.applied[name] != stored || w.s.seen.app(name) > stored {
+			names = append(names, name)
+		}
 	}
 	// Those that are not in the index are looked at all the same: one may
 	// have been made again in the meantime. Their removal gets a version above
 	// every one that they had, and one made later gets a higher one still.
 	removed := map[string]uint64{}
 	for name := range w.applied {
-		if !present[name] {
+		if _, present := index[name]; !present {
 			removed[name] = max(version, w.s.seen.app(name)+1)
 			w.s.seen.note(name, removed[name])
 			names = append(names, name)
@@ -219,10 +226,28 @@ func (w *watcher) reread(ctx context.Context) error {
 	return nil
 }
 
-func (s *Store) appNames(ctx context.Context, client redis.UniversalClient) ([]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	return client.HKeys(ctx, s.keys.apps()).Result()
+// appIndex is every app with its version. It is read bit by bit: one answer with
+// all of very many apps would keep everybody else waiting.
+func (s *Store) appIndex(ctx context.Context, client redis.UniversalClient) (map[string]uint64, error) {
+	index := map[string]uint64{}
+	for cursor := uint64(0); ; {
+		cctx, cancel := context.WithTimeout(ctx, callTimeout)
+		page, next, err := client.HScan(cctx, s.keys.apps(), cursor, "", indexBatch).Result()
+		cancel()
+		if err != nil {
+			return nil, err
+		}
+		for i := 0; i+1 < len(page); i += 2 {
+			version, err := strconv.ParseUint(page[i+1], 10, 64)
+			if err != nil {
+				return nil, fmt.Errorf("the index has %q as the version of app %s", page[i+1], page[i])
+			}
+			index[page[i]] = version
+		}
+		if cursor = next; cursor == 0 {
+			return index, nil
+		}
+	}
 }
 
 // appHashes reads apps in one round trip.
