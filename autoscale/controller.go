@@ -128,6 +128,8 @@ type Controller struct {
 	kicks   chan string
 	leads   atomic.Bool // this process holds the lease, as of the last tick
 
+	lastTick atomic.Pointer[TickReport]
+
 	abandons  rounds // of letting go of what was on lost nodes
 	reconcile struct {
 		rounds

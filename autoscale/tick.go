@@ -13,6 +13,10 @@ import (
 // tickDeadline bounds what a tick asks of Redis.
 const tickDeadline = 3 * time.Second
 
+// raiseTries is how often an instance is raised on another node because the one
+// that was chosen turns out not to answer.
+const raiseTries = 3
+
 // tickLoop ticks until ctx ends. Only the lease holder decides; who becomes it
 // first reconciles records with containers. In between two ticks the holder
 // only renews its lease, and the others ask for it, so that it moves soon.
@@ -48,6 +52,7 @@ func (c *Controller) renew(ctx context.Context) bool {
 
 // tick is one round; it returns whether this process leads.
 func (c *Controller) tick(ctx context.Context, led bool) bool {
+	began := time.Now()
 	tctx, cancel := context.WithTimeout(ctx, tickDeadline)
 	defer cancel()
 	leads, err := c.Cluster.Lead(tctx)
@@ -77,14 +82,31 @@ func (c *Controller) tick(ctx context.Context, led bool) bool {
 		return true
 	}
 	now, nodes := c.Now(), byName(c.Runtime.Nodes())
-	for _, st := range c.awake() {
+	list := c.awake()
+	for _, st := range list {
 		if st.App.Current == 0 {
 			c.bury(st, now)
 			continue
 		}
 		c.govern(st, nodes, now)
 	}
+	c.lastTick.Store(&TickReport{Took: time.Since(began), Apps: len(list), Nodes: len(nodes)})
 	return true
+}
+
+// TickReport is what the last tick was about.
+type TickReport struct {
+	Took  time.Duration // from asking for the lease to the last decision
+	Apps  int           // that were looked at: those with instances or requests
+	Nodes int
+}
+
+// LastTick is what the last tick was about; nil where another gateway decides.
+func (c *Controller) LastTick() *TickReport {
+	if !c.leads.Load() {
+		return nil
+	}
+	return c.lastTick.Load()
 }
 
 // awake are the apps that a tick is about: those that live, and those that have
@@ -224,7 +246,11 @@ func (c *Controller) raiseTo(st *router.AppState, desired int, now time.Time) {
 		c.goFor(fmt.Sprintf("raise %s %d", app, i), func(ctx context.Context) {
 			ctx, cancel := context.WithTimeout(ctx, st.App.Policy.WakeDeadline.D())
 			defer cancel()
-			if err := c.raiseOne(ctx, app, 0, desired); err != nil && ctx.Err() == nil {
+			err := c.raiseOne(ctx, app, 0, desired)
+			for tries := 1; tries < raiseTries && router.CodeOf(err) == router.CodeUnavailable && ctx.Err() == nil; tries++ {
+				err = c.raiseOne(ctx, app, 0, desired) // the node was lost meanwhile, or its engine fails: another is chosen
+			}
+			if err != nil && ctx.Err() == nil {
 				c.Log.Warn("scale-up failed", "app", app, "err", firstLine(err.Error()))
 				c.note(app, router.Event{Kind: "crash", Text: "scale-up failed: " + firstLine(err.Error())})
 			}

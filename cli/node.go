@@ -145,11 +145,19 @@ func describeNode(name string, f router.NodeFacts) string {
 
 // doctor checks what the gateway stands on, for `fluxgate doctor`.
 func (g *gatewayProcess) doctor(ctx context.Context) []api.Check {
-	checks := []api.Check{g.checkData(), g.checkState(ctx)}
-	for _, n := range g.pool.Nodes() {
-		checks = append(checks, g.checkNode(ctx, n))
+	checks := []api.Check{g.checkData(), g.checkState(ctx), g.checkAutoscaler()}
+	nodes := g.pool.Nodes()
+	ofNodes := make([]api.Check, len(nodes))
+	var group errgroup.Group
+	group.SetLimit(connectAtOnce)
+	for i, n := range nodes {
+		group.Go(func() error {
+			ofNodes[i] = g.checkNode(ctx, n)
+			return nil
+		})
 	}
-	return append(checks, api.Check{Name: "root certificate", Status: api.CheckOK, Detail: g.dir.join("ca.crt")})
+	_ = group.Wait()
+	return append(append(checks, ofNodes...), api.Check{Name: "root certificate", Status: api.CheckOK, Detail: g.dir.join("ca.crt")})
 }
 
 func (g *gatewayProcess) checkData() api.Check {
@@ -166,6 +174,18 @@ func (g *gatewayProcess) checkState(ctx context.Context) api.Check {
 		return api.Check{Name: "state", Status: api.CheckFailed, Detail: err.Error(), Remedy: "running apps are served on; see that Redis is up"}
 	}
 	return api.Check{Name: "state", Status: api.CheckOK, Detail: info}
+}
+
+// checkAutoscaler says whether this gateway decides, and whether it keeps up.
+func (g *gatewayProcess) checkAutoscaler() api.Check {
+	c := api.Check{Name: "autoscaler", Status: api.CheckOK, Detail: "another gateway decides at present"}
+	if t := g.control.LastTick(); t != nil {
+		c.Detail = fmt.Sprintf("this gateway decides; the last round took %s for %d apps that are awake, on %d nodes", t.Took.Round(100*time.Microsecond), t.Apps, t.Nodes)
+		if t.Took > g.control.Tick {
+			c.Status, c.Remedy = api.CheckWarning, "give this machine more processor time: a round should take less than "+g.control.Tick.String()
+		}
+	}
+	return c
 }
 
 func (g *gatewayProcess) checkNode(ctx context.Context, n router.Node) api.Check {

@@ -22,11 +22,17 @@ func scaleReport(r *report, all []scaleFigures) {
 	row("`fluxgate restore` of all", func(f scaleFigures) string { return short(f.restore) })
 	row("a gateway's start, all read, to ready: first, last", func(f scaleFigures) string { return short(f.starts[0]) + ", " + short(f.starts[len(f.starts)-1]) })
 	row("all asleep: memory of a gateway, most", func(f scaleFigures) string { return megabytes(most(f.idle).memory) })
-	row("all asleep: CPU of a gateway, the one that decides", func(f scaleFigures) string { return percent(others(f.idle, f.leader)) + ", " + percent(f.idle[f.leader].cpu) })
+	row("all asleep: CPU of a gateway, the one that decides", func(f scaleFigures) string {
+		return percent(others(f.idle, f.leader)) + ", " + percent(f.idle[f.leader].cpu)
+	})
 	row("all asleep: Redis", func(f scaleFigures) string { return percent(f.redisIdle.cpu) + ", " + megabytes(f.redisIdle.memory) })
-	row("waking the active ones, 32 at a time: all, p50, p99", func(f scaleFigures) string { return short(f.allAwake) + ", " + ms(f.wakes.p50()) + ", " + ms(f.wakes.p99()) })
+	row("waking the active ones, 32 at a time: all, p50, p99", func(f scaleFigures) string {
+		return short(f.allAwake) + ", " + ms(f.wakes.p50()) + ", " + ms(f.wakes.p99())
+	})
 	row("under load: memory of a gateway, most", func(f scaleFigures) string { return megabytes(most(f.busy).memory) })
-	row("under load: CPU of a gateway, the one that decides", func(f scaleFigures) string { return percent(others(f.busy, f.leader)) + ", " + percent(f.busy[f.leader].cpu) })
+	row("under load: CPU of a gateway, the one that decides", func(f scaleFigures) string {
+		return percent(others(f.busy, f.leader)) + ", " + percent(f.busy[f.leader].cpu)
+	})
 	row("under load: Redis", func(f scaleFigures) string { return percent(f.redisBusy.cpu) + ", " + megabytes(f.redisBusy.memory) })
 	row("under load: failed requests", func(f scaleFigures) string { return fmt.Sprintf("%d of %d", f.failed, f.sent) })
 	row("a tick", func(f scaleFigures) string { return f.tick.text })
@@ -35,7 +41,9 @@ func scaleReport(r *report, all []scaleFigures) {
 	row("`fluxgate apps`; `fluxgate node ls`", func(f scaleFigures) string { return short(f.apps) + "; " + short(f.nodes) })
 	row(fmt.Sprintf("a rack of %d nodes lost: instances there", rackSize), func(f scaleFigures) string { return fmt.Sprint(f.rack.instances) })
 	row("a rack lost: out of the records; replaced", func(f scaleFigures) string { return short(f.rack.gone) + "; " + short(f.rack.replaced) })
-	row("a rack lost: failed requests; of these begun later than 2 s after", func(f scaleFigures) string { return fmt.Sprintf("%d of %d; %d", f.rack.failed, f.rack.sent, f.rack.failedLater) })
+	row("a rack lost: failed requests; of these begun later than 2 s after", func(f scaleFigures) string {
+		return fmt.Sprintf("%d of %d; %d", f.rack.failed, f.rack.sent, f.rack.failedLater)
+	})
 	row("a rack lost: a gateway's start meanwhile", func(f scaleFigures) string { return short(f.rack.restart) })
 	row("the rack is back: all its nodes are used; containers left over", func(f scaleFigures) string { return short(f.rack.back) + "; " + fmt.Sprint(f.rack.leftovers) })
 	r.table(t)

@@ -70,6 +70,10 @@ func (n *Node) engineError(ctx context.Context, err error) error {
 		e := router.Errorf(router.CodeUnavailable, "%w; see whether Podman hangs there: podman --url %s ps", late, n.url)
 		e.RetryAfter = time.Second
 		return e
+	case ctx.Err() != nil && errors.Is(context.Cause(ctx), errLost):
+		e := router.Errorf(router.CodeUnavailable, "node %s: %w", n.name, errLost)
+		e.RetryAfter = time.Second
+		return e
 	case ctx.Err() != nil:
 		return ctx.Err()
 	}

@@ -78,6 +78,7 @@ type Node struct {
 	cordoned         atomic.Bool
 	broken           atomic.Bool // the engine does not answer
 	lost             atomic.Bool // the machine does not answer
+	there            atomic.Pointer[there]
 	identity         atomic.Pointer[string]
 	wire             wire // for tcp: the connection of the event stream
 
@@ -102,6 +103,7 @@ func Connect(ctx context.Context, o Options) (*Node, error) {
 		address: o.Address, tunnelled: o.Tunnel, hostKey: o.HostKey,
 		log: o.Logger.With("node", o.Name), archive: newArchive(o.DataDir), built: make(map[string]time.Time),
 	}
+	n.there.Store(newThere())
 	if !o.Facts.Checked.IsZero() {
 		n.facts.Store(&o.Facts)
 	}
@@ -227,10 +229,42 @@ func (c callContext) Value(key any) any {
 }
 
 // call prepares one call to the engine. The result of end is to be called when
-// it is over.
+// it is over. The loss of the machine ends the call, and while it is lost every
+// call ends at once: nobody need wait for what cannot come.
 func (n *Node) call(ctx context.Context, limit time.Duration) (_ context.Context, end context.CancelFunc) {
-	ctx, end = context.WithTimeoutCause(ctx, limit, deadline{n.name, limit})
-	return callContext{ctx, n.conn}, end
+	ctx, late := context.WithTimeoutCause(ctx, limit, deadline{n.name, limit})
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(n.there.Load().ctx, func() { cancel(errLost) })
+	return callContext{ctx, n.conn}, func() {
+		stop()
+		cancel(nil)
+		late()
+	}
+}
+
+// there is one time of the machine's being there.
+type there struct {
+	ctx context.Context // ends with the loss
+	end context.CancelFunc
+}
+
+func newThere() *there {
+	t := &there{}
+	t.ctx, t.end = context.WithCancel(context.Background())
+	return t
+}
+
+// setLost says whether the machine is lost; it reports whether that is news.
+func (n *Node) setLost(lost bool) bool {
+	if !n.lost.CompareAndSwap(!lost, lost) {
+		return false
+	}
+	if lost {
+		n.there.Load().end()
+	} else {
+		n.there.Store(newThere())
+	}
+	return true
 }
 
 // deadline is the cause of the end of a call that took longer than allowed.

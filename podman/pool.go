@@ -345,7 +345,7 @@ func (p *Pool) Containers(ctx context.Context, names ...string) (all []router.Co
 	return all, answered
 }
 
-var errLost = errors.New("the node is lost")
+var errLost = errors.New("the machine is lost: it cannot be reached")
 
 // Events is Node.Events of all nodes, those among them that come later; and it
 // tells when a node is lost. fn is called by one goroutine at a time.

@@ -101,12 +101,12 @@ func (n *Node) watchReach(ctx context.Context, fn func(router.ContainerEvent)) {
 		case ctx.Err() != nil:
 			return
 		case err == nil:
-			if n.lost.CompareAndSwap(true, false) {
+			if n.setLost(false) {
 				n.log.Warn("the node is back")
 				// What was taken over by others meanwhile may run there still.
 				fn(router.ContainerEvent{Node: n.name, Kind: router.NodeConnected, At: last})
 			}
-		case began.Sub(last) >= reachLost && n.lost.CompareAndSwap(false, true):
+		case began.Sub(last) >= reachLost && n.setLost(true):
 			n.log.Error("the node is lost: it cannot be reached any more", "error", err)
 			fn(router.ContainerEvent{Node: n.name, Kind: router.NodeLost, At: time.Now()})
 		}
