@@ -256,10 +256,10 @@ func (n *fakeNode) container(w http.ResponseWriter, r *http.Request, name, verb 
 	case "logs":
 		w.WriteHeader(http.StatusOK)
 	case "start":
-		switch {
-		case c.status == "paused":
+		switch c.status {
+		case "paused":
 			improper()
-		case c.status == "running":
+		case "running":
 			w.WriteHeader(http.StatusNotModified)
 		default:
 			if err := c.start(n.ip); err != nil {

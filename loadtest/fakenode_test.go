@@ -2,13 +2,13 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 
-	nettypes "github.com/containers/common/libnetwork/types"
 	"github.com/containers/podman/v4/pkg/bindings"
 	"github.com/containers/podman/v4/pkg/bindings/containers"
 	"github.com/containers/podman/v4/pkg/bindings/system"
@@ -29,12 +29,14 @@ func fakePodman(t *testing.T) context.Context {
 	return ctx
 }
 
-// container makes one and returns its name.
-func fakeOne(t *testing.T, ctx context.Context) string {
+// fakeOne makes a container and returns its name.
+func fakeOne(ctx context.Context, t *testing.T) string {
 	t.Helper()
 	s := specgen.NewSpecGenerator("hello", false)
 	s.Name, s.Labels = "one", map[string]string{"fluxgate.app": "hello", "fluxgate.owner": "me"}
-	s.PortMappings = []nettypes.PortMapping{{HostIP: "127.0.0.1", ContainerPort: 8080, Protocol: "tcp"}}
+	if err := json.Unmarshal([]byte(`{"portmappings":[{"host_ip":"127.0.0.1","container_port":8080,"protocol":"tcp"}]}`), s); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := containers.CreateWithSpec(ctx, s, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +45,7 @@ func fakeOne(t *testing.T, ctx context.Context) string {
 
 func TestFakeNodeLife(t *testing.T) {
 	ctx := fakePodman(t)
-	name := fakeOne(t, ctx)
+	name := fakeOne(ctx, t)
 	state := func(want string) (port string) {
 		t.Helper()
 		c, err := containers.Inspect(ctx, name, nil)
@@ -102,7 +104,7 @@ func TestFakeNodeLife(t *testing.T) {
 
 func TestFakeNodeTellsOfDeaths(t *testing.T) {
 	ctx := fakePodman(t)
-	name := fakeOne(t, ctx)
+	name := fakeOne(ctx, t)
 	events, stop, done := make(chan entities.Event), make(chan bool), make(chan error, 1)
 	go func() { done <- system.Events(ctx, events, stop, new(system.EventsOptions).WithStream(true)) }()
 	// The stream is open when an end is told: containers end until one is.

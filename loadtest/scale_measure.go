@@ -51,8 +51,14 @@ func measureExtent(ctx context.Context, o options, e extent) (f scaleFigures, er
 		name string
 		run  func(context.Context, *scaleFigures) error
 	}{
-		{"start", s.startAll}, {"idle", s.watchAsleep}, {"wake", s.wakeAll}, {"load", s.watchBusy}, {"travel", s.changeTravel},
-		{"resync", s.trimmed}, {"listings", s.listings}, {"rack", s.loseRack},
+		{"start", s.startAll},
+		{"idle", s.watchAsleep},
+		{"wake", s.wakeAll},
+		{"load", s.watchBusy},
+		{"travel", s.changeTravel},
+		{"resync", s.trimmed},
+		{"listings", s.listings},
+		{"rack", s.loseRack},
 	} {
 		began := time.Now()
 		if err := step.run(ctx, &f); err != nil {

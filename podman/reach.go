@@ -32,7 +32,9 @@ const (
 
 // wire is a TCP connection to a node's machine that its kernel keeps alive. The
 // zero wire has none.
-type wire struct{ raw atomic.Pointer[syscall.RawConn] }
+type wire struct {
+	raw atomic.Pointer[syscall.RawConn]
+}
 
 // hold makes c the connection to look at, and has it kept alive. What is not
 // TCP is not held.

@@ -15,7 +15,7 @@ type Catalog struct {
 	mu      sync.RWMutex
 	apps    map[string]*AppState
 	living  map[string]*AppState // of these, those with something to be done
-	gone    map[string]uint64 // versions of deleted apps: a late older record must not bring one back
+	gone    map[string]uint64    // versions of deleted apps: a late older record must not bring one back
 	waiters map[string][]chan struct{}
 	hooks   []func(prev, next *AppState)
 	order   sync.Mutex // held over a change and its hooks: hooks see changes in order

@@ -13,9 +13,11 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/fluxgate/fluxgate/router"
 )
@@ -257,9 +259,13 @@ func (s *Store) Restore(ctx context.Context, r io.ReadSeeker, existing Existing)
 	if _, err := r.Seek(0, io.SeekStart); err != nil {
 		return done, fmt.Errorf("reading the backup again: %w", err)
 	}
+	var mu sync.Mutex // over what is counted of apps
+	group, gctx := errgroup.WithContext(ctx)
+	group.SetLimit(restoreAtOnce)
 	err := readBackup(r, func(l backupLine) error {
 		if l.Kind == "app" {
-			return s.restoreApp(ctx, l, existing, &done)
+			group.Go(func() error { return s.restoreApp(gctx, l, existing, &mu, &done) })
+			return gctx.Err()
 		}
 		fresh, err := s.restoreShelf(ctx, l)
 		if fresh {
@@ -267,14 +273,52 @@ func (s *Store) Restore(ctx context.Context, r io.ReadSeeker, existing Existing)
 		}
 		return err
 	})
+	if werr := group.Wait(); werr != nil {
+		err = werr // what ended the reading, too
+	}
+	slices.Sort(done.Failed)
 	return done, errors.Join(err, s.nodesChanged(ctx))
 }
+
+// restoreAtOnce is how many apps are written at once: each waits for Redis most
+// of its time.
+const restoreAtOnce = 16
 
 // examine finds everything that speaks against restoring a backup.
 func (s *Store) examine(ctx context.Context, r io.Reader, existing Existing) error {
 	var differ, taken []string
 	inBackup := map[string]bool{}
 	hosts := map[string]string{}
+	var wanted []router.AppState // not compared yet
+	compare := func() error {
+		names := make([]string, len(wanted))
+		for i, want := range wanted {
+			names[i] = want.App.Name
+		}
+		hashes, err := s.appHashes(ctx, s.client, names)
+		if err != nil {
+			return s.fail(ctx, "reading the apps", err)
+		}
+		for i, want := range wanted {
+			if len(hashes[i]) > 0 {
+				have, err := decodeState(names[i], hashes[i], &releaseCache{})
+				if err != nil {
+					return err
+				}
+				if !sameDefinition(have, want) {
+					differ = append(differ, names[i])
+					if existing == KeepExisting {
+						continue
+					}
+				}
+			}
+			for _, h := range want.App.Domains {
+				hosts[h] = names[i]
+			}
+		}
+		wanted = wanted[:0]
+		return nil
+	}
 	err := readBackup(r, func(l backupLine) error {
 		switch l.Kind {
 		case "installation":
@@ -294,24 +338,16 @@ func (s *Store) examine(ctx context.Context, r io.Reader, existing Existing) err
 				return err
 			}
 			inBackup[l.Name] = true
-			have, err := s.Load(ctx, l.Name)
-			switch {
-			case router.CodeOf(err) == router.CodeNotFound:
-			case err != nil:
-				return err
-			case !sameDefinition(have, want):
-				differ = append(differ, l.Name)
-				if existing == KeepExisting {
-					return nil
-				}
-			}
-			for _, h := range want.App.Domains {
-				hosts[h] = l.Name
+			if wanted = append(wanted, want); len(wanted) == loadBatch {
+				return compare()
 			}
 			return nil
 		}
 		return router.Errorf(router.CodeInvalid, "the backup holds a record of kind %q, which this version does not know: restore it with the version that made it", l.Kind)
 	})
+	if err == nil && len(wanted) > 0 {
+		err = compare()
+	}
 	if err != nil {
 		return err
 	}
@@ -368,7 +404,7 @@ func sameDefinition(a, b router.AppState) bool {
 	return len(set)+len(drop) == 0
 }
 
-func (s *Store) restoreApp(ctx context.Context, l backupLine, existing Existing, done *Restored) error {
+func (s *Store) restoreApp(ctx context.Context, l backupLine, existing Existing, mu *sync.Mutex, done *Restored) error {
 	want, err := decodeBackup(l)
 	if err != nil {
 		return err
@@ -385,6 +421,8 @@ func (s *Store) restoreApp(ctx context.Context, l backupLine, existing Existing,
 		st.App.Crash = router.Crash{}
 		return nil
 	})
+	mu.Lock()
+	defer mu.Unlock()
 	switch {
 	case router.CodeOf(err) == router.CodeConflict:
 		done.Failed = append(done.Failed, l.Name+": "+err.Error())

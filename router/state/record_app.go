@@ -3,6 +3,7 @@ package state
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strconv"
@@ -177,6 +178,21 @@ func decodeState(name string, hash map[string]string, known *releaseCache) (rout
 	if st.App, err = decodeApp(name, raw); err != nil {
 		return router.AppState{}, err
 	}
+	releases, instances := 0, 0 // exactly as many: there may be very many apps
+	for field := range hash {
+		switch {
+		case strings.HasPrefix(field, releasePrefix):
+			releases++
+		case strings.HasPrefix(field, instPrefix):
+			instances++
+		}
+	}
+	if releases > 0 {
+		st.Releases = make([]router.Release, 0, releases)
+	}
+	if instances > 0 {
+		st.Instances = make([]router.Instance, 0, instances)
+	}
 	for field, raw := range hash {
 		if text, ok := strings.CutPrefix(field, releasePrefix); ok {
 			number, err := strconv.Atoi(text)
@@ -198,7 +214,38 @@ func decodeState(name string, hash map[string]string, known *releaseCache) (rout
 	}
 	slices.SortFunc(st.Releases, func(a, b router.Release) int { return cmp.Compare(a.Number, b.Number) })
 	slices.SortFunc(st.Instances, func(a, b router.Instance) int { return cmp.Compare(a.ID, b.ID) })
+	share(st.Releases)
 	return st, nil
+}
+
+// share has releases use what those before them hold already: most of a release
+// is as it was in the one before. Nobody changes what is in a release.
+func share(releases []router.Release) {
+	for i := 1; i < len(releases); i++ {
+		before, r := &releases[i-1], &releases[i]
+		for _, s := range [][2]*string{
+			{&before.Image, &r.Image},
+			{&before.Source.Path, &r.Source.Path},
+			{&before.Digest, &r.Digest},
+			{&before.Run.Health, &r.Run.Health},
+			{&before.By, &r.By},
+			{&before.Note, &r.Note},
+			{(*string)(&before.Source.Kind), (*string)(&r.Source.Kind)},
+		} {
+			if *s[0] == *s[1] {
+				*s[1] = *s[0]
+			}
+		}
+		if maps.Equal(before.Env, r.Env) {
+			r.Env = before.Env
+		}
+		if maps.Equal(before.Secrets, r.Secrets) {
+			r.Secrets = before.Secrets
+		}
+		if slices.Equal(before.Run.Command, r.Run.Command) {
+			r.Run.Command = before.Run.Command
+		}
+	}
 }
 
 // diff is what turns the hash of prev into that of next: fields to set, with

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -198,21 +200,17 @@ func (w *watcher) reread(ctx context.Context) error {
 		}
 	}
 	var gone []string
-	for batch := range slices.Chunk(names, loadBatch) {
-		hashes, err := w.s.appHashes(ctx, w.client, batch)
-		if err != nil {
-			return err
+	err = w.loadAll(ctx, names, func(name string, l loaded) error {
+		if l.there {
+			return w.tell(ctx, name, l)
 		}
-		for i, name := range batch {
-			if len(hashes[i]) > 0 {
-				err = w.tell(ctx, name, hashes[i])
-			} else if removed[name] > 0 {
-				gone = append(gone, name)
-			}
-			if err != nil {
-				return err
-			}
+		if removed[name] > 0 {
+			gone = append(gone, name)
 		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	if len(gone) > 0 { // not because Redis was emptied just now
 		if flushed, err := w.flushed(ctx); err != nil || flushed {
@@ -271,11 +269,83 @@ func (s *Store) appHashes(ctx context.Context, client redis.UniversalClient, nam
 	return hashes, nil
 }
 
+// loaded is what was found of an app.
+type loaded struct {
+	there bool
+	st    router.AppState
+	err   error // it is there, and cannot be read
+}
+
+// loadAll reads apps and calls fn for each, from the calling goroutine. While fn
+// is at it, the next ones are read and decoded, by all cores: of very many apps,
+// that is what a start takes its time for.
+func (w *watcher) loadAll(ctx context.Context, names []string, fn func(string, loaded) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type batch struct {
+		names []string
+		apps  []loaded
+		err   error
+	}
+	batches := make(chan batch, 1)
+	go func() { // ends with ctx, or after the last batch
+		defer close(batches)
+		for some := range slices.Chunk(names, loadBatch) {
+			hashes, err := w.s.appHashes(ctx, w.client, some)
+			b := batch{names: some, err: err}
+			if err == nil {
+				b.apps = w.decodeAll(some, hashes)
+			}
+			select {
+			case batches <- b:
+			case <-ctx.Done():
+				return
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	for b := range batches {
+		if b.err != nil {
+			return b.err
+		}
+		for i, name := range b.names {
+			if err := fn(name, b.apps[i]); err != nil {
+				return err
+			}
+		}
+	}
+	return ctx.Err()
+}
+
+func (w *watcher) decodeAll(names []string, hashes []map[string]string) []loaded {
+	apps := make([]loaded, len(names))
+	var next atomic.Int64
+	var workers sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(names)) {
+		workers.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(names)); i = next.Add(1) - 1 {
+				apps[i] = w.decode(names[i], hashes[i])
+			}
+		})
+	}
+	workers.Wait()
+	return apps
+}
+
+func (w *watcher) decode(name string, hash map[string]string) (l loaded) {
+	if l.there = len(hash) > 0; l.there {
+		l.st, l.err = decodeState(name, hash, &w.s.releases)
+	}
+	return l
+}
+
 // tell applies one app's record if it is newer than what was told.
-func (w *watcher) tell(ctx context.Context, name string, hash map[string]string) error {
-	st, err := decodeState(name, hash, &w.s.releases)
-	if err != nil {
-		w.s.log.Error("an app is passed over", "app", name, "err", err)
+func (w *watcher) tell(ctx context.Context, name string, l loaded) error {
+	st := l.st
+	if l.err != nil {
+		w.s.log.Error("an app is passed over", "app", name, "err", l.err)
 		return nil
 	}
 	if newest := w.s.seen.app(name); newest > st.Version {
@@ -372,7 +442,7 @@ func (w *watcher) tellAll(ctx context.Context, changes []change) error {
 			w.remove(c.app, c.version)
 		case len(names) > 0 && names[0] == c.app:
 			if len(hashes[0]) > 0 { // else it is gone by now, which a later entry tells
-				if err := w.tell(ctx, c.app, hashes[0]); err != nil {
+				if err := w.tell(ctx, c.app, w.decode(c.app, hashes[0])); err != nil {
 					return err
 				}
 			}
