@@ -130,6 +130,7 @@ type Controller struct {
 
 	lastTick atomic.Pointer[TickReport]
 
+	prune     rounds // of images
 	abandons  rounds // of letting go of what was on lost nodes
 	reconcile struct {
 		rounds

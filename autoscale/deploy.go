@@ -330,10 +330,20 @@ func (c *Controller) bury(st *router.AppState, now time.Time) {
 	})
 }
 
+// prunePerNode is the least time between two prunings, for each node: with very
+// many nodes not every deploy can have all of them asked.
+const prunePerNode = 50 * time.Millisecond
+
 // pruneImages removes the images that no release names any more, in the
-// background.
+// background; for the deploys of a while at once.
 func (c *Controller) pruneImages() {
-	c.goFor("prune images", func(ctx context.Context) {
+	c.prune.ask(c, func(ctx context.Context) {
+		defer func() {
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Duration(len(c.Runtime.Nodes())) * prunePerNode):
+			}
+		}()
 		var keep []string
 		for _, st := range c.Catalog.All() {
 			for _, rel := range st.Releases {

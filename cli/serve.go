@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"github.com/fluxgate/fluxgate/autoscale"
@@ -230,6 +231,8 @@ func (g *gatewayProcess) load(ctx context.Context) error {
 	})
 	select {
 	case <-synced:
+		// Reading very many apps leaves as much behind as it was.
+		go debug.FreeOSMemory() // ends soon
 		return nil
 	case <-ctx.Done():
 		return errors.New("the apps could not be read from Redis in time; is it overloaded?")

@@ -40,7 +40,7 @@ func (s *simulated) populate(ctx context.Context) (add, restore time.Duration, e
 		return 0, 0, err
 	}
 	for i := range 3 {
-		manifest := fmt.Sprintf("name = \"app0\"\ndomains = [\"app0.example.com\"]\n[build]\nimage = \"localhost/hello\"\n[env]\nGREETING = \"hello %d\"\nMODE = \"production\"\n", i)
+		manifest := fmt.Sprintf("name = \"app0\"\ndomains = [\"app0.example.com\"]\n[build]\nimage = \"localhost/hello\"\n[http]\ntimeout = \"%ds\"\n[env]\nGREETING = \"hello\"\nMODE = \"production\"\n", 60+i)
 		if err := os.WriteFile(filepath.Join(dir, "fluxgate.toml"), []byte(manifest), 0o600); err != nil {
 			return 0, 0, err
 		}

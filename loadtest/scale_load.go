@@ -94,6 +94,7 @@ func askApp(ctx context.Context, client *http.Client, app string) error {
 		return err
 	}
 	req.Host = app + ".localhost"
+	req.Header.Set("Accept", "application/json")
 	resp, err := client.Do(req)
 	if err != nil {
 		return err

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
@@ -29,6 +28,18 @@ func (n *Node) ImageExists(ctx context.Context, image string) (bool, error) {
 // those to keep (by ID), those in use, those that others are built upon, and
 // young ones.
 func (n *Node) PruneImages(ctx context.Context, keep []string) error {
+	return n.pruneImages(ctx, setOf(keep))
+}
+
+func setOf(list []string) map[string]bool {
+	set := make(map[string]bool, len(list))
+	for _, v := range list {
+		set[v] = true
+	}
+	return set
+}
+
+func (n *Node) pruneImages(ctx context.Context, keep map[string]bool) error {
 	lctx, end := n.call(ctx, changeCall)
 	defer end()
 	filters := map[string][]string{"label": {labelImage}}
@@ -48,7 +59,7 @@ func (n *Node) PruneImages(ctx context.Context, keep []string) error {
 		}
 		id := imageID(i.ID)
 		young := now.Sub(time.Unix(i.Created, 0)) < pruneAge || n.handedOut(id, now)
-		if !young && !parents[i.ID] && !slices.Contains(keep, id) && i.Containers == 0 {
+		if !young && !parents[i.ID] && !keep[id] && i.Containers == 0 {
 			ids = append(ids, i.ID)
 		}
 	}

@@ -5,7 +5,9 @@ package podman
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -211,7 +213,8 @@ func (n *Node) Ping(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return resp.Body.Close()
+	_, err = io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<10)) // else the connection is of no more use
+	return errors.Join(n.engineError(ctx, err), resp.Body.Close())
 }
 
 // callContext is the caller's context with the bindings' connection among its

@@ -447,10 +447,10 @@ func (p *Pool) ImageExists(ctx context.Context, image string) (bool, error) {
 // PruneImages is Node.PruneImages on all nodes that answer.
 func (p *Pool) PruneImages(ctx context.Context, keep []string) error {
 	nodes := p.nodes()
-	errs := make([]error, len(nodes))
+	errs, set := make([]error, len(nodes)), setOf(keep)
 	each(nodes, func(i int, n *Node) {
 		if !n.Node().Down {
-			errs[i] = n.PruneImages(ctx, keep)
+			errs[i] = n.pruneImages(ctx, set)
 		}
 	})
 	return errors.Join(errs...)
