@@ -3,7 +3,6 @@ package autoscale
 import (
 	"cmp"
 	"fmt"
-	"hash/fnv"
 	"slices"
 	"strings"
 
@@ -42,28 +41,24 @@ const littleMissing = 1 << 20
 //
 // [Rendezvous hashing]: https://doi.org/10.1109/90.663936
 func Place(app string, p router.Placement, need router.Bytes, nodes []Candidate) (string, error) {
-	domains := map[string]int{}
-	for _, c := range nodes {
-		domains[p.Domain(c.Node)] += c.Apps[app]
+	domains := map[string]int{} // those without an instance of the app are left out
+	for i := range nodes {
+		if n := nodes[i].Apps[app]; n > 0 {
+			domains[p.Domain(nodes[i].Node)] += n
+		}
 	}
-	type option struct {
-		name     string
-		trouble  bool
-		domain   int
-		here     int
-		liked    int
-		missing  router.Bytes
-		freeness int
-		hash     uint64
-	}
-	var options []option
-	var refusals []string
-	for _, c := range nodes {
-		if why := refusal(p, need, c); why != "" {
-			refusals = append(refusals, c.Node.Name+": "+why)
+	// One pass that keeps the best: there may be very many nodes, and somebody
+	// waits for the instance.
+	var best option
+	for i := range nodes {
+		c := &nodes[i]
+		if refusal(p, need, c) != "" {
 			continue
 		}
-		o := option{name: c.Node.Name, trouble: c.Trouble, domain: domains[p.Domain(c.Node)], here: c.Apps[app], liked: liked(p, c), missing: c.Missing, freeness: 10, hash: rendezvous(c.Node.Name, app)}
+		o := option{node: c, here: c.Apps[app], liked: liked(p, c), missing: c.Missing, freeness: 10}
+		if len(domains) > 0 {
+			o.domain = domains[p.Domain(c.Node)]
+		}
 		if o.missing < littleMissing {
 			o.missing = 0
 		}
@@ -74,25 +69,47 @@ func Place(app string, p router.Placement, need router.Bytes, nodes []Candidate)
 				o.missing = 1 << 60 // the image's being there is no reason any more
 			}
 		}
-		options = append(options, o)
-	}
-	if len(options) == 0 {
-		if len(refusals) == 0 {
-			refusals = append(refusals, "there is none that takes instances; `fluxgate node ls` lists them")
+		if best.node == nil || o.before(&best, app) {
+			best = o
 		}
-		return "", router.Errorf(router.CodeExhausted, "no node can take it: %s", summary(refusals))
 	}
-	best := slices.MinFunc(options, func(a, b option) int {
-		return cmp.Or(
-			compareBool(a.trouble, b.trouble), cmp.Compare(a.domain, b.domain), cmp.Compare(a.here, b.here), cmp.Compare(b.liked, a.liked),
-			cmp.Compare(a.missing, b.missing), cmp.Compare(b.freeness, a.freeness), cmp.Compare(b.hash, a.hash),
-		)
-	})
-	return best.name, nil
+	if best.node != nil {
+		return best.node.Node.Name, nil
+	}
+	var refusals []string
+	for i := range nodes {
+		refusals = append(refusals, nodes[i].Node.Name+": "+refusal(p, need, &nodes[i]))
+	}
+	if len(refusals) == 0 {
+		refusals = append(refusals, "there is none that takes instances; `fluxgate node ls` lists them")
+	}
+	return "", router.Errorf(router.CodeExhausted, "no node can take it: %s", summary(refusals))
+}
+
+// option is a node that can take an instance, with what speaks for it.
+type option struct {
+	node     *Candidate
+	domain   int // instances of the app in its failure domain
+	here     int // and on it
+	liked    int
+	missing  router.Bytes
+	freeness int
+}
+
+// before reports whether o is the better choice for an app.
+func (o *option) before(other *option, app string) bool {
+	order := cmp.Or(
+		compareBool(o.node.Trouble, other.node.Trouble), cmp.Compare(o.domain, other.domain), cmp.Compare(o.here, other.here), cmp.Compare(other.liked, o.liked),
+		cmp.Compare(o.missing, other.missing), cmp.Compare(other.freeness, o.freeness),
+	)
+	if order == 0 {
+		order = cmp.Compare(rendezvous(other.node.Node.Name, app), rendezvous(o.node.Node.Name, app))
+	}
+	return order < 0
 }
 
 // refusal is why a node cannot take an instance; empty where it can.
-func refusal(p router.Placement, need router.Bytes, c Candidate) string {
+func refusal(p router.Placement, need router.Bytes, c *Candidate) string {
 	switch {
 	case c.Node.Lost:
 		return "it cannot be reached"
@@ -116,7 +133,7 @@ func refusal(p router.Placement, need router.Bytes, c Candidate) string {
 }
 
 // liked counts what a node has that the app would rather have.
-func liked(p router.Placement, c Candidate) int {
+func liked(p router.Placement, c *Candidate) int {
 	n := 0
 	for k, v := range p.Prefer {
 		if have, ok := c.Node.Labels[k]; ok && have == v {
@@ -133,11 +150,15 @@ func liked(p router.Placement, c Candidate) int {
 
 // rendezvous is a node's weight for an app.
 func rendezvous(node, app string) uint64 {
-	h := fnv.New64a()
-	_, _ = h.Write([]byte(node + "\x00" + app)) // never fails
+	// FNV-1a, of node, 0, app.
+	x := uint64(14695981039346656037)
+	for _, text := range [...]string{node, "\x00", app} {
+		for i := range len(text) {
+			x = (x ^ uint64(text[i])) * 1099511628211
+		}
+	}
 	// FNV's high bits differ little for names that differ at the end (the
 	// finaliser is MurmurHash3's).
-	x := h.Sum64()
 	x ^= x >> 33
 	x *= 0xff51afd7ed558ccd
 	x ^= x >> 33

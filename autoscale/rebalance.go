@@ -69,7 +69,9 @@ func lopsided(st *router.AppState, nodes map[string]router.Node, candidates func
 	if count[most] < 2 {
 		return "", false
 	}
-	for _, c := range candidates() {
+	list := candidates()
+	for i := range list {
+		c := &list[i]
 		d := rel.Run.Placement.Domain(c.Node)
 		if count[most]-count[d] >= 2 && refusal(rel.Run.Placement, rel.Run.Reserve, c) == "" {
 			return fmt.Sprintf("%d instances in %s, %d in %s", count[most], most, count[d], d), true

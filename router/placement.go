@@ -24,6 +24,9 @@ func (p Placement) Refuses(n Node) string {
 	if len(p.Nodes) > 0 && !slices.Contains(p.Nodes, n.Name) {
 		return "placement.nodes does not name it"
 	}
+	if len(p.Require)+len(p.Avoid) == 0 {
+		return "" // nearly always: this is asked of every node
+	}
 	for _, key := range slices.Sorted(maps.Keys(p.Require)) {
 		if have, ok := n.Labels[key]; !ok || have != p.Require[key] {
 			return fmt.Sprintf("placement.require wants the label %s=%s, it has %s", key, p.Require[key], labelText(n, key))
