@@ -10,7 +10,7 @@ import (
 
 // crowd is a Controller with many nodes and apps, some of which are awake and
 // have had a request in every second of the last minute.
-func crowd(b *testing.B, nodes, apps, awake int) *Controller {
+func crowd(b testing.TB, nodes, apps, awake int) *Controller {
 	b.Helper()
 	catalog, rt, rates := router.NewCatalog(), &fakeRuntime{}, &fakeSignals{rates: map[int64]map[string]router.Sample{}}
 	c := New(Options{

@@ -90,3 +90,21 @@ func memory(pid int) (int64, error) {
 	}
 	return 0, fmt.Errorf("process %d has no VmRSS", pid)
 }
+
+// machineCPU is the time that the machine's cores were busy until now, and
+// waited for by a hypervisor.
+func machineCPU() time.Duration {
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0
+	}
+	first, _, _ := strings.Cut(string(text), "\n")
+	var sum time.Duration
+	for i, field := range strings.Fields(first) {
+		// proc(5): user nice system idle iowait irq softirq steal guest guest_nice; guests are in user.
+		if n, err := strconv.ParseInt(field, 10, 64); err == nil && i < 9 && i != 4 && i != 5 {
+			sum += time.Duration(n) * tick
+		}
+	}
+	return sum
+}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -30,6 +32,8 @@ type scaleFigures struct {
 	apps         time.Duration // `fluxgate apps`
 	nodes        time.Duration // `fluxgate node ls`
 	rack         rackFigures
+	files        int     // most that a gateway has open
+	others       float64 // cores that other programs of the machine used meanwhile
 }
 
 // tickFigures are what a gateway's doctor says of the autoscaler.
@@ -43,6 +47,7 @@ func measureExtent(ctx context.Context, o options, e extent) (f scaleFigures, er
 	}
 	defer func() { _ = s.close() }()
 	f.extent = e
+	began, busy, own := time.Now(), machineCPU(), familyCPU(os.Getpid())
 	if f.add, f.restore, err = s.populate(ctx); err != nil {
 		return f, err
 	}
@@ -65,7 +70,13 @@ func measureExtent(ctx context.Context, o options, e extent) (f scaleFigures, er
 			return f, fmt.Errorf("%s: %w", step.name, err)
 		}
 		s.say("%s took %s", step.name, time.Since(began).Round(time.Millisecond))
+		for _, g := range s.gateways {
+			open, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", g.pid()))
+			f.files = max(f.files, len(open))
+		}
 	}
+	f.others = max(0, (machineCPU()-busy-(familyCPU(os.Getpid())-own)).Seconds()/time.Since(began).Seconds())
+	s.say("other programs used %s of a core meanwhile", percent(f.others))
 	return f, nil
 }
 

@@ -46,6 +46,8 @@ func scaleReport(r *report, all []scaleFigures) {
 	})
 	row("a rack lost: a gateway's start meanwhile", func(f scaleFigures) string { return short(f.rack.restart) })
 	row("the rack is back: all its nodes are used; containers left over", func(f scaleFigures) string { return short(f.rack.back) + "; " + fmt.Sprint(f.rack.leftovers) })
+	row("files open in a gateway, most", func(f scaleFigures) string { return fmt.Sprint(f.files) })
+	row("beside it all: other programs of the machine used", func(f scaleFigures) string { return fmt.Sprintf("%.2f cores", f.others) })
 	r.table(t)
 	for _, f := range all {
 		name := fmt.Sprintf("%d nodes: ", f.extent.nodes)

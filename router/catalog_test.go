@@ -186,3 +186,36 @@ func TestCatalogUnderChange(t *testing.T) {
 		t.Errorf("holds %d, the hooks saw %d", st.Version, last)
 	}
 }
+
+func TestCatalogLiving(t *testing.T) {
+	c := NewCatalog()
+	version := uint64(0)
+	put := func(name string, change func(*AppState)) {
+		version++
+		st := AppState{Version: version, App: App{Name: name, Current: 1}}
+		if change != nil {
+			change(&st)
+		}
+		c.Apply(st)
+	}
+	want := func(what string, names ...string) {
+		t.Helper()
+		var got []string
+		for _, st := range c.Living() {
+			got = append(got, st.App.Name)
+		}
+		if !slices.Equal(got, names) {
+			t.Errorf("%s: living are %v, want %v", what, got, names)
+		}
+	}
+	put("sleeper", nil)
+	put("runs", func(st *AppState) { st.Instances = []Instance{{ID: "a"}} })
+	put("min", func(st *AppState) { st.App.Policy.Min = 1 })
+	put("fresh", func(st *AppState) { st.App.Current = 0 })
+	want("at first", "fresh", "min", "runs")
+	put("runs", nil)
+	c.Amend("sleeper", func(st *AppState) { st.Instances = []Instance{{ID: "b"}} })
+	want("after one went to sleep and one woke", "fresh", "min", "sleeper")
+	put("min", func(st *AppState) { st.Deleted = true })
+	want("after a removal", "fresh", "sleeper")
+}

@@ -1,0 +1,99 @@
+package podman
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/fluxgate/fluxgate/router"
+)
+
+func TestWireHears(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer ln.Close()
+	near, err := net.Dial("tcp", ln.Addr().String())
+	must(t, err)
+	defer near.Close()
+	far, err := ln.Accept()
+	must(t, err)
+
+	var w wire
+	if _, ok := w.heard(); ok {
+		t.Fatal("it hears without a connection")
+	}
+	a, b := net.Pipe()
+	defer a.Close()
+	defer b.Close()
+	if w.hold(a); w.raw.Load() != nil {
+		t.Fatal("it holds what no kernel keeps alive")
+	}
+	w.hold(near)
+	if _, ok := w.heard(); !ok {
+		t.Fatal("it does not hear an open connection")
+	}
+	must(t, far.Close())
+	eventually(t, "the end is noticed", func() bool { _, ok := w.heard(); return !ok })
+	w.drop()
+	if _, ok := w.heard(); ok {
+		t.Fatal("it hears what was dropped")
+	}
+}
+
+func TestKnock(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	if err := knock(t.Context(), ln.Addr().String()); err != nil {
+		t.Errorf("a machine that is there: %v", err)
+	}
+	must(t, ln.Close())
+	if err := knock(t.Context(), ln.Addr().String()); err == nil {
+		t.Error("nobody is there, and it answers")
+	}
+}
+
+// What waits for a machine that is lost ends with the loss, and what comes while
+// it is lost ends at once; when it is back, calls get through again.
+func TestLossEndsCalls(t *testing.T) {
+	asked, hang := make(chan bool, 10), make(chan bool)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Libpod-API-Version", "4.3.1")
+		if !strings.HasSuffix(r.URL.Path, "/_ping") {
+			asked <- true
+			select {
+			case <-hang:
+			case <-r.Context().Done():
+			}
+		}
+	}))
+	defer server.Close()
+	n, err := Connect(t.Context(), Options{Name: "far", URL: strings.Replace(server.URL, "http", "tcp", 1)})
+	must(t, err)
+	defer n.Close()
+	inspect := func() error {
+		_, err := n.Inspect(context.Background(), router.Instance{ID: "one"})
+		return err
+	}
+	done := make(chan error, 1)
+	go func() { done <- inspect() }()
+	<-asked
+	if !n.setLost(true) || n.setLost(true) {
+		t.Fatal("the loss is no news, or is news twice")
+	}
+	wantCode(t, <-done, router.CodeUnavailable)
+	wantCode(t, inspect(), router.CodeUnavailable)
+	if len(asked) > 0 {
+		t.Error("a lost machine was asked")
+	}
+	n.setLost(false)
+	close(hang)
+	if err := inspect(); router.CodeOf(err) == router.CodeUnavailable && strings.Contains(err.Error(), "lost") {
+		t.Errorf("after its return: %v", err)
+	}
+	if len(asked) == 0 {
+		t.Error("after its return it is not asked")
+	}
+}
