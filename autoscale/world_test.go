@@ -184,6 +184,7 @@ func (s *memoryStore) fail(err error) {
 // fakeRuntime keeps containers as entries in a map; one HTTP server answers
 // for all of them.
 type fakeRuntime struct {
+	failOnce   map[string]error // the next call of a name
 	mu         sync.Mutex
 	addr       string
 	containers map[string]*router.Container
@@ -204,6 +205,10 @@ func newFakeRuntime(t *testing.T) *fakeRuntime {
 
 func (r *fakeRuntime) call(name, id string) error {
 	r.calls = append(r.calls, name+" "+id)
+	if err, ok := r.failOnce[name]; ok {
+		delete(r.failOnce, name)
+		return err
+	}
 	return r.fail[name]
 }
 
