@@ -57,21 +57,26 @@ func (g *gatewayProcess) openPodman(ctx context.Context) error {
 }
 
 const (
-	connectPatience = 3 * time.Second // for one node while starting; it goes on being tried
-	connectAtOnce   = 64              // logins cost both sides something
-	nodesNamed      = 10              // nodes that `up` has a line each for
+	connectPatience = 10 * time.Second // for one node while starting; it goes on being tried
+	connectHaste    = 3 * time.Second  // the same, where there are more nodes than are connected at once
+	connectAtOnce   = 64               // logins cost both sides something
+	nodesNamed      = 10               // nodes that `up` has a line each for
 )
 
 // connectStored connects the nodes of all gateways. Those that do not answer
 // soon, as when a rack is without power, are left to follow.
 func (g *gatewayProcess) connectStored(ctx context.Context, stored []router.Node) {
 	stored = slices.DeleteFunc(stored, func(n router.Node) bool { return n.Gateway != "" })
+	patience := connectPatience
+	if len(stored) > connectAtOnce {
+		patience = connectHaste
+	}
 	conns, problems := make([]*podman.Node, len(stored)), make([]error, len(stored))
 	var group errgroup.Group
 	group.SetLimit(connectAtOnce)
 	for i, n := range stored {
 		group.Go(func() error {
-			cctx, cancel := context.WithTimeout(ctx, connectPatience)
+			cctx, cancel := context.WithTimeout(ctx, patience)
 			defer cancel()
 			conns[i], problems[i] = podman.Connect(cctx, g.fleet.options(n))
 			return nil
