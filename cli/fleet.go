@@ -236,7 +236,7 @@ func (f *fleet) count(list []api.Node) {
 	for i := range list {
 		byName[list[i].Name] = &list[i]
 	}
-	for _, st := range f.g.catalog.All() {
+	for _, st := range f.g.catalog.Living() {
 		for _, in := range st.Instances {
 			n := byName[in.Node]
 			if n == nil {
@@ -377,7 +377,7 @@ func (f *fleet) Remove(ctx context.Context, name string, force bool) error {
 		return router.Errorf(router.CodeConflict, "%s is the machine of the gateway %s itself: start that one with --no-local to do without it", name, n.Gateway)
 	}
 	count := 0
-	for _, st := range f.g.catalog.All() {
+	for _, st := range f.g.catalog.Living() {
 		for _, in := range st.Instances {
 			if in.Node == name {
 				count++

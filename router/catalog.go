@@ -15,6 +15,7 @@ type Catalog struct {
 	mu      sync.RWMutex
 	apps    map[string]*AppState
 	living  map[string]*AppState // of these, those with something to be done
+	domains map[string]string    // app by domain
 	gone    map[string]uint64    // versions of deleted apps: a late older record must not bring one back
 	waiters map[string][]chan struct{}
 	hooks   []func(prev, next *AppState)
@@ -23,7 +24,7 @@ type Catalog struct {
 
 // NewCatalog is an empty Catalog.
 func NewCatalog() *Catalog {
-	return &Catalog{apps: map[string]*AppState{}, living: map[string]*AppState{}, gone: map[string]uint64{}, waiters: map[string][]chan struct{}{}}
+	return &Catalog{apps: map[string]*AppState{}, living: map[string]*AppState{}, domains: map[string]string{}, gone: map[string]uint64{}, waiters: map[string][]chan struct{}{}}
 }
 
 // OnChange registers fn to be called for every change, in order, with the
@@ -47,8 +48,7 @@ func (c *Catalog) Apply(st AppState) bool {
 	next := &st
 	if st.Deleted {
 		next = nil
-		delete(c.apps, name)
-		delete(c.living, name)
+		c.take(name)
 		c.gone[name] = st.Version
 		if prev == nil {
 			c.mu.Unlock()
@@ -88,8 +88,27 @@ func (c *Catalog) Amend(name string, fn func(*AppState)) bool {
 	return true
 }
 
+// take drops a record; c.mu is held.
+func (c *Catalog) take(name string) {
+	if prev := c.apps[name]; prev != nil {
+		for _, host := range prev.App.Domains {
+			if c.domains[host] == name { // else it has moved on to another app already
+				delete(c.domains, host)
+			}
+		}
+	}
+	delete(c.apps, name)
+	delete(c.living, name)
+}
+
 // put holds a record; c.mu is held.
 func (c *Catalog) put(name string, st *AppState) {
+	if prev := c.apps[name]; prev == nil || !slices.Equal(prev.App.Domains, st.App.Domains) {
+		c.take(name)
+		for _, host := range st.App.Domains {
+			c.domains[host] = name
+		}
+	}
 	c.apps[name] = st
 	if len(st.Instances) > 0 || st.App.Policy.Min > 0 || st.App.Current == 0 {
 		c.living[name] = st
@@ -114,6 +133,14 @@ func (c *Catalog) Get(name string) (*AppState, bool) {
 	defer c.mu.RUnlock()
 	st, ok := c.apps[name]
 	return st, ok
+}
+
+// Owner is the app that has a domain, beside its own hostname.
+func (c *Catalog) Owner(domain string) (app string, ok bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	app, ok = c.domains[domain]
+	return app, ok
 }
 
 // All is every record, by app name.

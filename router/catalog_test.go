@@ -219,3 +219,27 @@ func TestCatalogLiving(t *testing.T) {
 	put("min", func(st *AppState) { st.Deleted = true })
 	want("after a removal", "fresh", "sleeper")
 }
+
+func TestCatalogOwner(t *testing.T) {
+	c := NewCatalog()
+	version := uint64(0)
+	put := func(name string, deleted bool, domains ...string) {
+		version++
+		c.Apply(AppState{Version: version, App: App{Name: name, Domains: domains}, Deleted: deleted})
+	}
+	want := func(what, domain, owner string) {
+		t.Helper()
+		if got, ok := c.Owner(domain); got != owner || ok != (owner != "") {
+			t.Errorf("%s: %s belongs to %q, want %q", what, domain, got, owner)
+		}
+	}
+	put("one", false, "a.test", "b.test")
+	want("at first", "a.test", "one")
+	put("two", false, "b.test") // the news that one has let go of it comes later
+	put("one", false, "a.test")
+	want("moved", "b.test", "two")
+	put("one", false)
+	want("let go", "a.test", "")
+	put("two", true)
+	want("removed with its app", "b.test", "")
+}

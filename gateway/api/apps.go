@@ -113,7 +113,7 @@ func (s *Server) registerApps() {
 	})
 	register(s, huma.Operation{
 		OperationID: "list-instances", Method: http.MethodGet, Path: "/v1/instances", Summary: "The instances of all apps", Tags: []string{"apps"},
-	}, func(context.Context, *none) ([]Instance, error) { return instances(s.b.Catalog.All()...), nil })
+	}, func(context.Context, *none) ([]Instance, error) { return instances(s.b.Catalog.Living()...), nil })
 	register(s, huma.Operation{
 		OperationID: "list-app-instances", Method: http.MethodGet, Path: "/v1/apps/{app}/instances", Summary: "The instances of one app", Tags: []string{"apps"},
 	}, func(_ context.Context, in *AppPath) ([]Instance, error) {

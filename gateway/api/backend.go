@@ -20,6 +20,8 @@ type Apps interface {
 // Catalog is the gateway's own copy of all apps; router.Catalog is one.
 type Catalog interface {
 	All() []*router.AppState
+	Living() []*router.AppState
+	Owner(domain string) (app string, ok bool)
 	Get(name string) (*router.AppState, bool)
 }
 

@@ -106,13 +106,11 @@ func (s *Server) checkDomain(field, app, host string) *router.Violation {
 			Remedy: "leave it out, or name the app so",
 		}
 	}
-	for _, st := range s.b.Catalog.All() {
-		if st.App.Name != app && slices.Contains(st.App.Domains, host) {
-			return &router.Violation{
-				Field: field, Value: fmt.Sprintf("%q", host),
-				Limit:  fmt.Sprintf("belongs to the app %s", st.App.Name),
-				Remedy: fmt.Sprintf("remove it there first: fluxgate domains %s rm %s", st.App.Name, host),
-			}
+	if owner, ok := s.b.Catalog.Owner(host); ok && owner != app {
+		return &router.Violation{
+			Field: field, Value: fmt.Sprintf("%q", host),
+			Limit:  fmt.Sprintf("belongs to the app %s", owner),
+			Remedy: fmt.Sprintf("remove it there first: fluxgate domains %s rm %s", owner, host),
 		}
 	}
 	return nil
