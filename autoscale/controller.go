@@ -127,6 +127,8 @@ type Controller struct {
 	journal chan entry
 	kicks   chan string
 	leads   atomic.Bool // this process holds the lease, as of the last tick
+	away    atomic.Bool // Redis was asked and did not answer, and has not answered since
+	claims  *claims
 
 	lastTick atomic.Pointer[TickReport]
 
@@ -167,6 +169,7 @@ func New(o Options) *Controller {
 		Options: o,
 		history: newHistory(),
 		ledger:  newLedger(o.Catalog),
+		claims:  newClaims(o.Catalog, o.Gateway),
 		journal: make(chan entry, 1024),
 		kicks:   make(chan string, 256),
 		busy:    map[string]bool{},

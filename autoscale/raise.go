@@ -30,6 +30,7 @@ type raising struct {
 	// offline: Redis could not be asked; the instance is woken without a claim,
 	// which for a thaw or start is safe to do twice.
 	offline bool
+	late    <-chan claimed // for offline: the claim that the store has not answered yet; nil: it was not asked
 	held    []string // instances marked by hold
 	probing func()   // called when the probe begins; nil: nobody wants to know
 }

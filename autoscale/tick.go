@@ -47,6 +47,7 @@ func (c *Controller) renew(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, tickDeadline)
 	defer cancel()
 	leads, err := c.Cluster.Lead(ctx)
+	c.away.Store(err != nil)
 	return leads || err != nil
 }
 
@@ -56,6 +57,7 @@ func (c *Controller) tick(ctx context.Context, led bool) bool {
 	tctx, cancel := context.WithTimeout(ctx, tickDeadline)
 	defer cancel()
 	leads, err := c.Cluster.Lead(tctx)
+	c.away.Store(err != nil)
 	if err != nil {
 		if ctx.Err() == nil {
 			c.Log.Warn("no tick: Redis does not answer; what runs goes on, nothing scales down", "err", err)
@@ -64,6 +66,7 @@ func (c *Controller) tick(ctx context.Context, led bool) bool {
 		return false
 	}
 	c.saveUnsaved(tctx)
+	c.voidOwn(tctx)
 	c.leads.Store(leads)
 	if !leads {
 		return false

@@ -20,8 +20,9 @@ import (
 func (c *Controller) Wake(ctx context.Context, app string) (router.Wake, error) {
 	started := c.Now()
 	var last error
+	offline := true // until it was tried in vain: then only the store can tell another way
 	for {
-		r, err := c.claimWake(ctx, app)
+		r, err := c.claimWake(ctx, app, offline)
 		switch {
 		case err != nil:
 			return router.Wake{}, c.wakeError(app, err, last)
@@ -38,6 +39,7 @@ func (c *Controller) Wake(ctx context.Context, app string) (router.Wake, error) 
 			c.noteWake(w)
 			return w, nil
 		}
+		offline = offline && !r.offline
 		c.Log.Warn("wake failed", "app", app, "instance", r.in.ID, "step", string(r.step), "err", firstLine(err.Error()))
 		c.note(app, router.Event{Kind: "crash", Text: fmt.Sprintf("%s did not come up (%s): %s", r.in.ID, r.step, firstLine(err.Error())), Phases: r.phases})
 		if ctx.Err() != nil || router.CodeOf(err) == router.CodeExhausted {
@@ -48,60 +50,74 @@ func (c *Controller) Wake(ctx context.Context, app string) (router.Wake, error) 
 }
 
 // claimWake claims the way to a ready instance; nil where one is ready. It
-// waits while others are at it.
-func (c *Controller) claimWake(ctx context.Context, app string) (*raising, error) {
+// waits while others are at it. With offline, it does not wait for a store that
+// does not answer where the app has a sleeping instance.
+func (c *Controller) claimWake(ctx context.Context, app string, offline bool) (*raising, error) {
 	for {
-		r := &raising{}
-		wait := ""
-		var refusal error // ours, not the store's
-		t := c.Now()
-		decide := func(st *router.AppState) (err error) {
-			defer func() { refusal = err }()
-			rel, ok := st.Serving()
-			if st.Version == 0 || !ok {
-				return router.Errorf(router.CodeNotFound, "there is no app %q, or nothing is deployed", app)
-			}
-			now := c.Now()
-			s, id := planWake(st, c.Gateway, now)
-			r.step, wait = s, ""
-			switch s {
-			case stepNone:
-				return errAbort
-			case stepWait:
-				wait = id
-				return errAbort
-			case stepStart, stepCreate:
-				if now.Before(st.App.Crash.Until) {
-					return &router.Error{
-						Code: router.CodeUnavailable, RetryAfter: st.App.Crash.Until.Sub(now),
-						Message: fmt.Sprintf("%s stopped %d times in a row (%s); the next try is in %s", app, st.App.Crash.Count, st.App.Crash.Reason, st.App.Crash.Until.Sub(now).Round(time.Second)),
-					}
-				}
-			}
-			return c.claimStep(st, r, s, id, *rel, now)
+		got := c.claimSoon(ctx, app, offline)
+		if got.err != nil || got.wait == "" {
+			return got.r, got.err
 		}
-		err := c.update(ctx, app, decide)
-		r.phase("claim", t, c.Now())
-		if err != nil {
-			c.letGo(r)
-		}
-		switch {
-		case err == nil:
-			return r, nil
-		case refusal == nil && router.CodeOf(err) == router.CodeUnavailable && ctx.Err() == nil:
-			if off := c.claimOffline(app); off != nil {
-				return off, nil
-			}
-			return nil, err
-		case !errors.Is(err, errAbort):
-			return nil, err
-		case r.step == stepNone:
-			return nil, nil
-		}
-		if err := c.awaitChange(ctx, app, wait); err != nil {
+		if err := c.awaitChange(ctx, app, got.wait); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// claimed is what became of asking the store for a claim: an instance to raise,
+// one to wait for, an error, or none of these where one is ready.
+type claimed struct {
+	r      *raising
+	wait   string
+	err    error
+	silent bool // err is the store's: it does not answer
+}
+
+// claimOnce asks the store once.
+func (c *Controller) claimOnce(ctx context.Context, app string) claimed {
+	r := &raising{}
+	wait := ""
+	var refusal error // ours, not the store's
+	t := c.Now()
+	decide := func(st *router.AppState) (err error) {
+		defer func() { refusal = err }()
+		rel, ok := st.Serving()
+		if st.Version == 0 || !ok {
+			return router.Errorf(router.CodeNotFound, "there is no app %q, or nothing is deployed", app)
+		}
+		now := c.Now()
+		s, id := planWake(st, c.Gateway, now)
+		r.step, wait = s, ""
+		switch s {
+		case stepNone:
+			return errAbort
+		case stepWait:
+			wait = id
+			return errAbort
+		case stepStart, stepCreate:
+			if now.Before(st.App.Crash.Until) {
+				return &router.Error{
+					Code: router.CodeUnavailable, RetryAfter: st.App.Crash.Until.Sub(now),
+					Message: fmt.Sprintf("%s stopped %d times in a row (%s); the next try is in %s", app, st.App.Crash.Count, st.App.Crash.Reason, st.App.Crash.Until.Sub(now).Round(time.Second)),
+				}
+			}
+		}
+		return c.claimStep(st, r, s, id, *rel, now)
+	}
+	err := c.update(ctx, app, decide)
+	r.phase("claim", t, c.Now())
+	if err != nil {
+		c.letGo(r)
+	}
+	switch {
+	case err == nil:
+		return claimed{r: r}
+	case refusal == nil && router.CodeOf(err) == router.CodeUnavailable:
+		return claimed{err: err, silent: true}
+	case !errors.Is(err, errAbort):
+		return claimed{err: err}
+	}
+	return claimed{wait: wait}
 }
 
 // awaitChange waits until somebody's work on an instance ends or its claim runs
@@ -139,12 +155,11 @@ func (c *Controller) awaitChange(ctx context.Context, app, instance string) erro
 // carry brings a claimed instance up, or undoes it. When it returns, requests
 // may go to the instance: the Catalog says so, and the record soon will.
 func (c *Controller) carry(ctx context.Context, r *raising) error {
+	if r.offline {
+		return c.carryOffline(ctx, r)
+	}
 	if err := c.bring(ctx, r); err != nil {
 		return c.giveUp(ctx, r, err)
-	}
-	if r.offline {
-		c.saveLater(r.in)
-		return nil
 	}
 	ready := r.in
 	ready.State, ready.Claim, ready.Since = router.Ready, router.Claim{}, c.Now()
@@ -184,9 +199,6 @@ func (c *Controller) writeReady(r *raising) {
 // scrapped, so that the next try makes a new one; one that could not be created
 // for want of an engine is dropped.
 func (c *Controller) giveUp(ctx context.Context, r *raising, cause error) error {
-	if r.offline {
-		return cause
-	}
 	// An engine that failed or a caller that gave up is not the app's crash.
 	crash := router.CodeOf(cause) == router.CodeFailed && r.step != stepThaw
 	return c.scrap(ctx, r, cause, crash)

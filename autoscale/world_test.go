@@ -125,6 +125,9 @@ type memoryStore struct {
 	version uint64
 	down    error
 	full    map[string]*router.FullError // nodes that take no new instance
+	hang    chan struct{}                // Update waits for it before all else
+	deaf    bool                         // Update writes, and its answer is lost
+	updates int                          // calls of Update
 }
 
 func (s *memoryStore) Load(_ context.Context, app string) (router.AppState, error) {
@@ -140,7 +143,26 @@ func (s *memoryStore) Load(_ context.Context, app string) (router.AppState, erro
 	return st.Clone(), nil
 }
 
-func (s *memoryStore) Update(_ context.Context, app string, fn func(*router.AppState) error) (router.AppState, error) {
+func (s *memoryStore) Update(ctx context.Context, app string, fn func(*router.AppState) error) (router.AppState, error) {
+	s.mu.Lock()
+	s.updates++
+	hang, deaf := s.hang, s.deaf
+	s.mu.Unlock()
+	if hang != nil {
+		select {
+		case <-hang:
+		case <-ctx.Done():
+			return router.AppState{}, ctx.Err()
+		}
+	}
+	st, err := s.update(app, fn)
+	if deaf && err == nil {
+		return router.AppState{}, router.Errorf(router.CodeUnavailable, "Redis does not answer")
+	}
+	return st, err
+}
+
+func (s *memoryStore) update(app string, fn func(*router.AppState) error) (router.AppState, error) {
 	s.mu.Lock()
 	if s.down != nil {
 		defer s.mu.Unlock()
@@ -173,6 +195,33 @@ func (s *memoryStore) Update(_ context.Context, app string, fn func(*router.AppS
 	s.mu.Unlock()
 	s.catalog.Apply(st)
 	return st, nil
+}
+
+// pause makes Update wait until resume is called.
+func (s *memoryStore) pause() (resume func()) {
+	hang := make(chan struct{})
+	s.mu.Lock()
+	s.hang = hang
+	s.mu.Unlock()
+	return func() {
+		s.mu.Lock()
+		s.hang = nil
+		s.mu.Unlock()
+		close(hang)
+	}
+}
+
+// lose makes Update write and its answers get lost, or ends that.
+func (s *memoryStore) lose(deaf bool) {
+	s.mu.Lock()
+	s.deaf = deaf
+	s.mu.Unlock()
+}
+
+func (s *memoryStore) asked() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.updates
 }
 
 func (s *memoryStore) fail(err error) {
