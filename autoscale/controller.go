@@ -140,9 +140,10 @@ type Controller struct {
 	}
 
 	mu     sync.Mutex
-	busy   map[string]bool    // instances that a goroutine of ours is lowering or removing
-	raised map[string]int     // instances that calls of ours are getting ready
-	saving map[string]unsaved // changes made while Redis was away
+	busy   map[string]bool      // instances that a goroutine of ours is lowering or removing
+	raised map[string]int       // instances that calls of ours are getting ready
+	saving map[string]unsaved   // changes made while Redis was away
+	calls  map[*engineCall]bool // under way, of those that may be given up for another node
 	group  sync.WaitGroup
 	ctx    context.Context // ends when Close is called
 	cancel context.CancelFunc
@@ -175,6 +176,7 @@ func New(o Options) *Controller {
 		busy:    map[string]bool{},
 		raised:  map[string]int{},
 		saving:  map[string]unsaved{},
+		calls:   map[*engineCall]bool{},
 		ctx:     ctx,
 		cancel:  cancel,
 	}

@@ -20,8 +20,10 @@ func (c *Controller) onEvent(ctx context.Context, e router.ContainerEvent) {
 	case router.NodeConnected:
 		c.reconcileSoon(e.Node) // deaths may have been missed
 	case router.NodeLost:
+		c.hurry(e.Node)
 		c.abandons.ask(c, c.abandonLost)
 	case router.NodeUnanswered:
+		c.hurry(e.Node)
 		c.Log.Warn("the node's event stream broke, connecting again", "node", e.Node)
 	}
 }

@@ -179,34 +179,38 @@ func TestPlanWake(t *testing.T) {
 		state   router.InstanceState
 		release int
 		claim   router.Claim
+		node    string
 	}
 	tests := map[string]struct {
 		have []inst
 		want step
 	}{
 		"nothing":                        {nil, stepCreate},
-		"a ready one":                    {[]inst{{router.Ready, 2, router.Claim{}}, {router.Frozen, 2, router.Claim{}}}, stepNone},
-		"a ready one of another release": {[]inst{{router.Ready, 1, router.Claim{}}}, stepCreate},
-		"draining":                       {[]inst{{router.Draining, 2, router.Claim{}}, {router.Frozen, 2, router.Claim{}}}, stepCancel},
-		"draining, being frozen":         {[]inst{{router.Draining, 2, mine}}, stepWait},
-		"frozen before stopped":          {[]inst{{router.Stopped, 2, router.Claim{}}, {router.Frozen, 2, router.Claim{}}}, stepThaw},
-		"stopped":                        {[]inst{{router.Stopped, 2, router.Claim{}}}, stepStart},
-		"starting elsewhere":             {[]inst{{router.Starting, 2, theirs}}, stepWait},
-		"starting here":                  {[]inst{{router.Starting, 2, mine}}, stepWait},
-		"starting, its starter gone":     {[]inst{{router.Starting, 2, old}}, stepCreate},
-		"starting, but another frozen":   {[]inst{{router.Starting, 2, theirs}, {router.Frozen, 2, router.Claim{}}}, stepThaw},
-		"starting, but another stopped":  {[]inst{{router.Starting, 2, theirs}, {router.Stopped, 2, router.Claim{}}}, stepWait},
-		"frozen, being stopped":          {[]inst{{router.Frozen, 2, theirs}}, stepWait},
-		"frozen of another release only": {[]inst{{router.Frozen, 1, router.Claim{}}}, stepCreate},
-		"dead":                           {[]inst{{router.Failed, 2, router.Claim{}}}, stepCreate},
+		"a ready one":                    {[]inst{{router.Ready, 2, router.Claim{}, ""}, {router.Frozen, 2, router.Claim{}, ""}}, stepNone},
+		"a ready one of another release": {[]inst{{router.Ready, 1, router.Claim{}, ""}}, stepCreate},
+		"draining":                       {[]inst{{router.Draining, 2, router.Claim{}, ""}, {router.Frozen, 2, router.Claim{}, ""}}, stepCancel},
+		"draining, being frozen":         {[]inst{{router.Draining, 2, mine, ""}}, stepWait},
+		"frozen before stopped":          {[]inst{{router.Stopped, 2, router.Claim{}, ""}, {router.Frozen, 2, router.Claim{}, ""}}, stepThaw},
+		"stopped":                        {[]inst{{router.Stopped, 2, router.Claim{}, ""}}, stepStart},
+		"starting elsewhere":             {[]inst{{router.Starting, 2, theirs, ""}}, stepWait},
+		"starting here":                  {[]inst{{router.Starting, 2, mine, ""}}, stepWait},
+		"starting, its starter gone":     {[]inst{{router.Starting, 2, old, ""}}, stepCreate},
+		"starting, but another frozen":   {[]inst{{router.Starting, 2, theirs, ""}, {router.Frozen, 2, router.Claim{}, ""}}, stepThaw},
+		"starting, but another stopped":  {[]inst{{router.Starting, 2, theirs, ""}, {router.Stopped, 2, router.Claim{}, ""}}, stepWait},
+		"frozen, being stopped":          {[]inst{{router.Frozen, 2, theirs, ""}}, stepWait},
+		"frozen of another release only": {[]inst{{router.Frozen, 1, router.Claim{}, ""}}, stepCreate},
+		"frozen where nothing answers":   {[]inst{{router.Frozen, 2, router.Claim{}, "silent"}, {router.Stopped, 2, router.Claim{}, ""}}, stepStart},
+		"all asleep where nothing does":  {[]inst{{router.Frozen, 2, router.Claim{}, "silent"}, {router.Stopped, 2, router.Claim{}, "silent"}}, stepCreate},
+		"draining where nothing answers": {[]inst{{router.Draining, 2, router.Claim{}, "silent"}}, stepCancel},
+		"dead":                           {[]inst{{router.Failed, 2, router.Claim{}, ""}}, stepCreate},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			st := &router.AppState{App: router.App{Current: 2}}
 			for i, in := range tt.have {
-				st.PutInstance(router.Instance{ID: string(rune('a' + i)), State: in.state, Release: in.release, Claim: in.claim})
+				st.PutInstance(router.Instance{ID: string(rune('a' + i)), State: in.state, Release: in.release, Claim: in.claim, Node: in.node})
 			}
-			if got, _ := planWake(st, "me", now); got != tt.want {
+			if got, _ := planWake(st, "me", now, func(node string) bool { return node == "silent" }); got != tt.want {
 				t.Errorf("got %s, want %s", got, tt.want)
 			}
 		})

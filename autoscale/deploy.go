@@ -139,26 +139,35 @@ func (c *Controller) route(ctx context.Context, app string, number int, note str
 }
 
 // raiseCandidate gets the first instance of a release to answer. It is not
-// ready yet: that comes together with the switch of the route.
+// ready yet: that comes together with the switch of the route. Where a node does
+// not answer, another is tried.
 func (c *Controller) raiseCandidate(ctx context.Context, app string, number int, progress func(router.DeployStep)) (*raising, error) {
-	r, err := c.claimRaise(ctx, app, number, maxInstances)
-	if err != nil {
-		return nil, err // r is let go
+	for {
+		r, err := c.claimRaise(ctx, app, number, maxInstances)
+		if err != nil {
+			return nil, err // r is let go
+		}
+		st, ok := c.Catalog.Get(app)
+		if !ok {
+			return r, router.Errorf(router.CodeConflict, "%s was removed meanwhile", app)
+		}
+		progress(router.DeployStep{Name: "start", Text: fmt.Sprintf("starting v%d", number)})
+		if r.step == stepCancel {
+			return r, nil
+		}
+		dctx, cancel := context.WithTimeout(ctx, st.App.Policy.WakeDeadline.D())
+		r.probing = func() {
+			progress(router.DeployStep{Name: "probe", Text: fmt.Sprintf("waiting until v%d answers", number)})
+		}
+		err = c.bring(dctx, r)
+		over := dctx.Err() != nil
+		cancel()
+		if router.CodeOf(err) != router.CodeUnavailable || over || !c.elsewhere(r.in.Node) {
+			return r, err
+		}
+		c.leave(ctx, r, err)
+		c.letGo(r)
 	}
-	st, ok := c.Catalog.Get(app)
-	if !ok {
-		return r, router.Errorf(router.CodeConflict, "%s was removed meanwhile", app)
-	}
-	progress(router.DeployStep{Name: "start", Text: fmt.Sprintf("starting v%d", number)})
-	if r.step == stepCancel {
-		return r, nil
-	}
-	dctx, cancel := context.WithTimeout(ctx, st.App.Policy.WakeDeadline.D())
-	defer cancel()
-	r.probing = func() {
-		progress(router.DeployStep{Name: "probe", Text: fmt.Sprintf("waiting until v%d answers", number)})
-	}
-	return r, c.bring(dctx, r)
 }
 
 // matchOld gets as many further instances of the new release to answer as the
@@ -212,7 +221,7 @@ func (c *Controller) undo(ctx context.Context, app string, number int, first *ra
 	uctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*routeDeadline)
 	defer cancel()
 	serving, told := 0, cause
-	if first != nil {
+	if first != nil && router.CodeOf(cause) != router.CodeUnavailable {
 		told = c.withTail(uctx, first.in, cause)
 	}
 	if st, ok := c.Catalog.Get(app); ok && st.App.Current != number {
@@ -223,7 +232,9 @@ func (c *Controller) undo(ctx context.Context, app string, number int, first *ra
 			}
 		}
 	}
-	_, err := c.Store.Update(uctx, app, func(st *router.AppState) error {
+	wctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), routeDeadline) // a node that hangs may have used up the other
+	defer cancel()
+	_, err := c.Store.Update(wctx, app, func(st *router.AppState) error {
 		if st.Version == 0 || st.App.Current == number {
 			return errAbort
 		}

@@ -97,7 +97,7 @@ func (c *Controller) claimOffline(app string) (claimed, bool) {
 		return claimed{}, true
 	}
 	now := c.Now()
-	s, id := planRaise(st, st.App.Current, c.Gateway, now)
+	s, id := planRaise(st, st.App.Current, now, c.shun)
 	switch {
 	case s == stepCreate, s == stepStart && now.Before(st.App.Crash.Until):
 		return claimed{}, false

@@ -6,7 +6,7 @@ import (
 	"github.com/fluxgate/fluxgate/router"
 )
 
-var errSilent = router.Errorf(router.CodeUnavailable, "Redis does not answer")
+var errAway = router.Errorf(router.CodeUnavailable, "Redis does not answer")
 
 // settled waits until the record says that the app's only instance is ready and
 // nobody claims it.
@@ -37,7 +37,7 @@ func TestWakeWhileTheStoreHangs(t *testing.T) {
 	for name, after := range map[string]func(w *world, resume func()){
 		"the claim is written late": func(_ *world, resume func()) { resume() },
 		"it is never written": func(w *world, resume func()) {
-			w.store.fail(errSilent)
+			w.store.fail(errAway)
 			resume()
 			w.c.group.Wait()
 			w.store.fail(nil)
@@ -86,7 +86,7 @@ func TestWakeWhileTheStoreHangsAndTheNodeFails(t *testing.T) {
 	w.c.group.Wait()
 	old := w.put("a", router.Frozen)
 	w.rt.mu.Lock()
-	w.rt.fail["thaw"] = router.Errorf(router.CodeUnavailable, "the node does not answer")
+	w.rt.fail["thaw"] = router.Errorf(router.CodeFailed, "it does not thaw")
 	w.rt.mu.Unlock()
 	resume := w.store.pause()
 	done := make(chan error, 1)
@@ -120,7 +120,7 @@ func TestWakeKnowsThatTheStoreIsAway(t *testing.T) {
 	w.app("a")
 	w.c.group.Wait()
 	id := w.put("a", router.Frozen)
-	w.store.fail(errSilent)
+	w.store.fail(errAway)
 	if _, err := w.c.Wake(t.Context(), "a"); err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +156,7 @@ func TestWakeWithoutAStoreGivesUp(t *testing.T) {
 	w.rt.mu.Lock()
 	w.rt.fail["thaw"] = router.Errorf(router.CodeUnavailable, "the node does not answer")
 	w.rt.mu.Unlock()
-	w.store.fail(errSilent)
+	w.store.fail(errAway)
 	if _, err := w.c.Wake(t.Context(), "a"); router.CodeOf(err) != router.CodeUnavailable {
 		t.Errorf("got %v", err)
 	}
@@ -218,7 +218,7 @@ func TestUnsavedAgainstAnothersWrite(t *testing.T) {
 			w.app("a")
 			w.c.group.Wait()
 			id := w.put("a", router.Frozen)
-			w.store.fail(errSilent)
+			w.store.fail(errAway)
 			if _, err := w.c.Wake(t.Context(), "a"); err != nil {
 				t.Fatal(err)
 			}

@@ -32,13 +32,13 @@ func (s step) rung() router.Rung {
 
 // planWake chooses how to get the serving release to one ready instance: the
 // warmest way first. An instance on its way is waited for, unless another is
-// only a thaw away.
-func planWake(st *router.AppState, holder string, now time.Time) (step, string) {
+// only a thaw away. shun says on which nodes what sleeps is left asleep.
+func planWake(st *router.AppState, holder string, now time.Time, shun func(node string) bool) (step, string) {
 	release := st.App.Current
 	if st.Count(release, router.Ready) > 0 {
 		return stepNone, ""
 	}
-	s, id := planRaise(st, release, holder, now)
+	s, id := planRaise(st, release, now, shun)
 	if s == stepCancel || s == stepThaw {
 		return s, id
 	}
@@ -54,8 +54,8 @@ func planWake(st *router.AppState, holder string, now time.Time) (step, string) 
 }
 
 // planRaise chooses how to get one more instance of a release: the warmest way
-// that nobody is using.
-func planRaise(st *router.AppState, release int, holder string, now time.Time) (step, string) {
+// that nobody is using, and that is not on a node to be shunned.
+func planRaise(st *router.AppState, release int, now time.Time, shun func(node string) bool) (step, string) {
 	best, id := stepCreate, ""
 	rank := map[step]int{stepCancel: 3, stepThaw: 2, stepStart: 1, stepCreate: 0}
 	for _, in := range st.Instances {
@@ -73,7 +73,7 @@ func planRaise(st *router.AppState, release int, holder string, now time.Time) (
 		default:
 			continue
 		}
-		if rank[s] > rank[best] {
+		if rank[s] > rank[best] && (s == stepCancel || !shun(in.Node)) {
 			best, id = s, in.ID
 		}
 	}

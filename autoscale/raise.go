@@ -31,8 +31,8 @@ type raising struct {
 	// which for a thaw or start is safe to do twice.
 	offline bool
 	late    <-chan claimed // for offline: the claim that the store has not answered yet; nil: it was not asked
-	held    []string // instances marked by hold
-	probing func()   // called when the probe begins; nil: nobody wants to know
+	held    []string       // instances marked by hold
+	probing func()         // called when the probe begins; nil: nobody wants to know
 }
 
 func (r *raising) phase(name string, since time.Time, now time.Time) {
@@ -101,7 +101,7 @@ func (c *Controller) bring(ctx context.Context, r *raising) error {
 	switch r.step {
 	case stepThaw:
 		t := c.Now()
-		err := c.Runtime.Thaw(ctx, r.in)
+		err := c.engine(ctx, r.in.Node, func(ctx context.Context) error { return c.Runtime.Thaw(ctx, r.in) })
 		r.phase("thaw", t, c.Now())
 		if err != nil {
 			return err
@@ -111,15 +111,21 @@ func (c *Controller) bring(ctx context.Context, r *raising) error {
 		return c.probeOrDeath(ctx, r, router.Run{Port: r.rel.Run.Port})
 	case stepCreate:
 		t := c.Now()
-		container, err := c.Runtime.Create(ctx, r.in, r.rel)
+		err := c.engine(ctx, r.in.Node, func(ctx context.Context) (err error) {
+			r.in.Container, err = c.Runtime.Create(ctx, r.in, r.rel)
+			return err
+		})
 		r.phase("create", t, c.Now())
 		if err != nil {
 			return c.engineFailed(ctx, r, err)
 		}
-		r.in.Container = container
 	}
 	t := c.Now()
-	addr, err := c.Runtime.Start(ctx, r.in)
+	addr := ""
+	err := c.engine(ctx, r.in.Node, func(ctx context.Context) (err error) {
+		addr, err = c.Runtime.Start(ctx, r.in)
+		return err
+	})
 	r.phase("start", t, c.Now())
 	if err != nil {
 		return c.engineFailed(ctx, r, err)
@@ -239,11 +245,17 @@ func (c *Controller) withTail(ctx context.Context, in router.Instance, cause err
 // remove deletes an instance's container, then its record; the record stays
 // where the container could not be removed, for the next reconciliation.
 func (c *Controller) remove(ctx context.Context, in router.Instance, more func(*router.AppState)) {
-	err := c.Runtime.Remove(ctx, in)
+	var err error = errSilent(in.Node)
+	if !c.down(in.Node) {
+		err = c.Runtime.Remove(ctx, in)
+	}
 	if err != nil {
 		c.Log.Warn("container not removed, will be tried again", "instance", in.ID, "node", in.Node, "err", err)
 	}
-	_, uerr := c.Store.Update(ctx, in.App, func(st *router.AppState) error {
+	// A node that hangs has used up the time; the record has its own.
+	wctx, cancel := context.WithTimeout(c.ctx, routeDeadline)
+	defer cancel()
+	_, uerr := c.Store.Update(wctx, in.App, func(st *router.AppState) error {
 		if st.Version == 0 {
 			return errAbort
 		}

@@ -293,7 +293,7 @@ func (c *Controller) claimRaise(ctx context.Context, app string, release, limit 
 			return errAbort
 		}
 		now := c.Now()
-		s, id := planRaise(st, number, c.Gateway, now)
+		s, id := planRaise(st, number, now, c.shun)
 		return c.claimStep(st, r, s, id, *rel, now)
 	})
 	if full || err != nil {

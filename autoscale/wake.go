@@ -42,7 +42,8 @@ func (c *Controller) Wake(ctx context.Context, app string) (router.Wake, error) 
 		offline = offline && !r.offline
 		c.Log.Warn("wake failed", "app", app, "instance", r.in.ID, "step", string(r.step), "err", firstLine(err.Error()))
 		c.note(app, router.Event{Kind: "crash", Text: fmt.Sprintf("%s did not come up (%s): %s", r.in.ID, r.step, firstLine(err.Error())), Phases: r.phases})
-		if ctx.Err() != nil || router.CodeOf(err) == router.CodeExhausted {
+		silent := router.CodeOf(err) == router.CodeUnavailable && !r.offline
+		if ctx.Err() != nil || router.CodeOf(err) == router.CodeExhausted || silent && !c.elsewhere(r.in.Node) {
 			return router.Wake{}, c.wakeError(app, err, err)
 		}
 		last = err
@@ -86,7 +87,7 @@ func (c *Controller) claimOnce(ctx context.Context, app string) claimed {
 			return router.Errorf(router.CodeNotFound, "there is no app %q, or nothing is deployed", app)
 		}
 		now := c.Now()
-		s, id := planWake(st, c.Gateway, now)
+		s, id := planWake(st, c.Gateway, now, c.shun)
 		r.step, wait = s, ""
 		switch s {
 		case stepNone:
@@ -196,9 +197,13 @@ func (c *Controller) writeReady(r *raising) {
 }
 
 // giveUp undoes what was begun: an instance that did not thaw or start is
-// scrapped, so that the next try makes a new one; one that could not be created
-// for want of an engine is dropped.
+// scrapped, so that the next try makes a new one; one whose node does not answer
+// is left there, so that the next try goes elsewhere at once.
 func (c *Controller) giveUp(ctx context.Context, r *raising, cause error) error {
+	if router.CodeOf(cause) == router.CodeUnavailable {
+		c.leave(ctx, r, cause)
+		return cause
+	}
 	// An engine that failed or a caller that gave up is not the app's crash.
 	crash := router.CodeOf(cause) == router.CodeFailed && r.step != stepThaw
 	return c.scrap(ctx, r, cause, crash)

@@ -243,6 +243,7 @@ type fakeRuntime struct {
 	tail       string
 	events     chan router.ContainerEvent
 	nodes      []router.Node
+	silent     map[string]chan struct{} // nodes whose engine takes calls and does not answer; each call is told
 }
 
 func newFakeRuntime(t *testing.T) *fakeRuntime {
@@ -250,6 +251,29 @@ func newFakeRuntime(t *testing.T) *fakeRuntime {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok")) }))
 	t.Cleanup(srv.Close)
 	return &fakeRuntime{addr: srv.Listener.Addr().String(), containers: map[string]*router.Container{}, fail: map[string]error{}, events: make(chan router.ContainerEvent, 16), nodes: []router.Node{fakeNode("n1")}}
+}
+
+// mute makes a node's engine take calls and not answer them; each is told on
+// what it returns.
+func (r *fakeRuntime) mute(node string) chan struct{} {
+	told := make(chan struct{}, 100)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.silent = map[string]chan struct{}{node: told}
+	return told
+}
+
+// answer waits for a node that does not, until ctx ends.
+func (r *fakeRuntime) answer(ctx context.Context, node string) error {
+	r.mu.Lock()
+	told := r.silent[node]
+	r.mu.Unlock()
+	if told == nil {
+		return nil
+	}
+	told <- struct{}{}
+	<-ctx.Done()
+	return ctx.Err()
 }
 
 func (r *fakeRuntime) call(name, id string) error {
@@ -295,7 +319,10 @@ func (r *fakeRuntime) move(name string, in router.Instance, to router.ContainerS
 	return nil
 }
 
-func (r *fakeRuntime) Create(_ context.Context, in router.Instance, _ router.Release) (string, error) {
+func (r *fakeRuntime) Create(ctx context.Context, in router.Instance, _ router.Release) (string, error) {
+	if err := r.answer(ctx, in.Node); err != nil {
+		return "", err
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := r.fail["create at "+in.Node]; err != nil {
@@ -309,6 +336,9 @@ func (r *fakeRuntime) Create(_ context.Context, in router.Instance, _ router.Rel
 }
 
 func (r *fakeRuntime) Start(ctx context.Context, in router.Instance) (string, error) {
+	if err := r.answer(ctx, in.Node); err != nil {
+		return "", err
+	}
 	r.mu.Lock()
 	hold := r.hold
 	r.mu.Unlock()
@@ -331,7 +361,10 @@ func (r *fakeRuntime) Freeze(_ context.Context, in router.Instance) error {
 	return r.move("freeze", in, router.ContainerPaused)
 }
 
-func (r *fakeRuntime) Thaw(_ context.Context, in router.Instance) error {
+func (r *fakeRuntime) Thaw(ctx context.Context, in router.Instance) error {
+	if err := r.answer(ctx, in.Node); err != nil {
+		return err
+	}
 	return r.move("thaw", in, router.ContainerRunning)
 }
 
@@ -339,7 +372,10 @@ func (r *fakeRuntime) Stop(_ context.Context, in router.Instance, _ time.Duratio
 	return r.move("stop", in, router.ContainerExited)
 }
 
-func (r *fakeRuntime) Remove(_ context.Context, in router.Instance) error {
+func (r *fakeRuntime) Remove(ctx context.Context, in router.Instance) error {
+	if err := r.answer(ctx, in.Node); err != nil {
+		return err
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := r.call("remove", in.ID); err != nil {
@@ -405,6 +441,17 @@ func fakeNode(name string) router.Node {
 // lose makes a node unreachable; back ends that.
 func (r *fakeRuntime) lose(name string) { r.setLost(name, true) }
 func (r *fakeRuntime) back(name string) { r.setLost(name, false) }
+
+// down makes a node's engine known not to answer.
+func (r *fakeRuntime) down(name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range r.nodes {
+		if r.nodes[i].Name == name {
+			r.nodes[i].Down = true
+		}
+	}
+}
 
 func (r *fakeRuntime) cordon(name string) {
 	r.mu.Lock()
