@@ -14,10 +14,14 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/net/dns/dnsmessage"
@@ -31,6 +35,7 @@ type pebble struct {
 	client    *http.Client   // for the server's own addresses
 	trust     *x509.CertPool // for the server's own certificate
 	roots     string         // where its issuing root is
+	ca        *localCA       // of its own certificate
 }
 
 // startPebble runs Pebble, which validates at the two ports and finds every
@@ -78,7 +83,7 @@ func startPebble(t *testing.T, httpPort, tlsPort int) *pebble {
 	t.Cleanup(tr.CloseIdleConnections)
 	p := &pebble{
 		directory: "https://" + listenAddr + "/dir", roots: "https://" + manageAddr + "/roots/0",
-		client: &http.Client{Transport: tr, Timeout: waitTime}, trust: trust,
+		client: &http.Client{Transport: tr, Timeout: waitTime}, trust: trust, ca: ca,
 	}
 	eventually(t, "Pebble answers", func() bool {
 		_, err := p.fetch(t, p.directory)
@@ -161,8 +166,8 @@ func serveDNS(t *testing.T) string {
 	})
 }
 
-func (p *pebble) fetch(t *testing.T, url string) ([]byte, error) {
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
+func (p *pebble) fetch(t *testing.T, from string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, from, http.NoBody)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -237,7 +242,8 @@ func certified(t *testing.T, r *rig, name string, roots *x509.CertPool) string {
 	d := tls.Dialer{Config: &tls.Config{ServerName: name, RootCAs: roots}}
 	nc, err := d.DialContext(t.Context(), "tcp", r.https)
 	if err != nil {
-		t.Fatalf("handshake: %v", err)
+		t.Errorf("handshake: %v", err)
+		return ""
 	}
 	defer nc.Close()
 	c := nc.(*tls.Conn)
@@ -246,4 +252,103 @@ func certified(t *testing.T, r *rig, name string, roots *x509.CertPool) string {
 		t.Errorf("%d %q", res.StatusCode, body)
 	}
 	return c.ConnectionState().PeerCertificates[0].SerialNumber.String()
+}
+
+// counting is a way to Pebble that counts what is asked for on it, by path.
+func (p *pebble) counting(t *testing.T, ca *localCA) (directory string, count func(path string) int) {
+	t.Helper()
+	target, err := url.Parse(p.directory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key := ownCertificate(t, ca)
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	asked := map[string]int{}
+	forward := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(&url.URL{Scheme: target.Scheme, Host: target.Host})
+			r.Out.Host = r.In.Host // of which Pebble makes its addresses
+		},
+		Transport: p.client.Transport,
+	}
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		asked[r.URL.Path]++
+		mu.Unlock()
+		forward.ServeHTTP(w, r)
+	}))
+	srv.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	return srv.URL + "/dir", func(path string) int {
+		mu.Lock()
+		defer mu.Unlock()
+		return asked[path]
+	}
+}
+
+// Of two gateways on one store, either answers the challenge that the other one
+// has begun, and both together order one certificate, however many ask for it at
+// once.
+func TestACMEOfTwoGateways(t *testing.T) {
+	const name = "hello.example.com"
+	for challenge, byHTTP := range map[string]bool{"HTTP-01": true, "TLS-ALPN-01": false} {
+		for begun, both := range map[string]bool{"begun by the other one": false, "begun by both": true} {
+			t.Run(challenge+", "+begun, func(t *testing.T) {
+				store := newMemStore()
+				dead := listen(t)
+				deadPort := port(dead)
+				_ = dead.Close() // validation at this port fails
+				var p *pebble
+				var directory string
+				var count func(string) int
+				start := func(gateway string) *rig {
+					r := newRig(t, func(o *Options, f *fakeEngine) {
+						withTLS(t)(o, f)
+						if p == nil { // it asks the first gateway only
+							if byHTTP {
+								p = startPebble(t, port(o.HTTP), deadPort)
+							} else {
+								p = startPebble(t, deadPort, port(o.HTTPS))
+							}
+							directory, count = p.counting(t, p.ca)
+						}
+						o.Gateway, o.Certificates, o.ACMECA, o.ACMERoots, o.Email = gateway, store, directory, p.trust, "owner@example.com"
+					})
+					r.edge.tls.acme.DisableTLSALPNChallenge, r.edge.tls.acme.DisableHTTPChallenge = byHTTP, !byHTTP
+					st := record("hello", instance("hello-1", router.Ready, server(t, hello)))
+					st.App.Domains = []string{name}
+					r.apply(st)
+					return r
+				}
+				validated, other := start("g1"), start("g2")
+				roots := x509.NewCertPool()
+				pem, err := p.fetch(t, p.roots)
+				if err != nil || !roots.AppendCertsFromPEM(pem) {
+					t.Fatalf("Pebble's root: %q, %v", pem, err)
+				}
+				var serials [2]string
+				if both {
+					var group sync.WaitGroup
+					for i, r := range []*rig{other, validated} {
+						group.Go(func() { serials[i] = certified(t, r, name, roots) })
+					}
+					group.Wait()
+				} else {
+					serials[0] = certified(t, other, name, roots)
+					serials[1] = certified(t, validated, name, roots)
+				}
+				if serials[0] == "" || serials[0] != serials[1] {
+					t.Errorf("the certificates are %q", serials)
+				}
+				if n := count("/order-plz"); n != 1 {
+					t.Errorf("%d certificates were ordered", n)
+				}
+			})
+		}
+	}
 }
