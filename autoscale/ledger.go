@@ -124,12 +124,13 @@ func (l *ledger) candidates(nodes []router.Node, names []string, now time.Time) 
 	list := make([]Candidate, len(nodes))
 	for i, n := range nodes {
 		list[i].Node = n
+		list[i].Trouble = n.Full
 		a := l.nodes[n.Name]
 		if a == nil {
 			continue
 		}
 		list[i].Reserved = a.reserved
-		list[i].Trouble = now.Before(a.trouble)
+		list[i].Trouble = n.Full || now.Before(a.trouble)
 		if now.Before(a.toldUntil) {
 			list[i].Reserved = max(a.reserved, a.told)
 		}

@@ -14,7 +14,7 @@ type Candidate struct {
 	Node     router.Node
 	Reserved router.Bytes   // what its starting, ready and draining instances count for; frozen ones count for nothing, for most of theirs can be had back by stopping them
 	Apps     map[string]int // instances that are there, by app
-	Trouble  bool           // its engine failed to start something lately
+	Trouble  bool           // its engine failed to start something lately, or its disk is full
 	Missing  router.Bytes   // how much of the image the node would have to fetch first
 }
 

@@ -219,6 +219,9 @@ func (f *fleet) show(ctx context.Context, n router.Node) api.Node {
 		return s
 	}
 	s.LatencyMS = float64(took.Microseconds()) / 1000
+	if n.Full {
+		s.Health, s.Problem = "full", "its disk is full"
+	}
 	return s
 }
 

@@ -21,6 +21,7 @@ type fleetNode struct {
 	t     *testing.T
 	name  string
 	dir   string
+	disk  string   // size of a disk of its own; empty: this machine's
 	space string   // network namespace
 	link  string   // this machine's end of the cable
 	ip    string   // the node's address
@@ -29,17 +30,25 @@ type fleetNode struct {
 	url   string
 
 	service *exec.Cmd // Podman's
+	sshd    *exec.Cmd
 }
 
 // newFleetNode starts a node that logs in whoever has the key in keyFile.
 func newFleetNode(t *testing.T, number int, keyFile string) *fleetNode {
+	t.Helper()
+	return newFleetNodeWith(t, number, keyFile, "")
+}
+
+// newFleetNodeWith is newFleetNode with a disk of its own for its images and
+// containers, of that size; empty: this machine's.
+func newFleetNodeWith(t *testing.T, number int, keyFile, disk string) *fleetNode {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "fgn")
 	if err != nil {
 		t.Fatal(err)
 	}
 	id := fmt.Sprintf("fg%d%d", os.Getpid()%10000, number)
-	n := &fleetNode{t: t, name: fmt.Sprintf("n%d", number), dir: dir, space: id, link: id + "a", ip: fmt.Sprintf("10.253.%d.2", number)}
+	n := &fleetNode{t: t, name: fmt.Sprintf("n%d", number), dir: dir, disk: disk, space: id, link: id + "a", ip: fmt.Sprintf("10.253.%d.2", number)}
 	n.args = []string{
 		"podman", "--root", filepath.Join(dir, "root"), "--runroot", filepath.Join(dir, "run"), "--tmpdir", filepath.Join(dir, "tmp"), "--cgroup-manager", "cgroupfs",
 		"--network-config-dir", filepath.Join(dir, "networks"), "--volumepath", filepath.Join(dir, "volumes"),
@@ -47,23 +56,20 @@ func newFleetNode(t *testing.T, number int, keyFile string) *fleetNode {
 	t.Cleanup(func() {
 		_ = n.inside(append(n.args, "rm", "--all", "--force", "--time", "0")...).Run()
 		_ = exec.Command("umount", filepath.Join(dir, "root", "overlay")).Run()
+		if disk != "" {
+			_ = exec.Command("umount", "--lazy", filepath.Join(dir, "root")).Run()
+		}
 		_ = exec.Command("ip", "netns", "del", n.space).Run()
 		_ = exec.Command("ip", "link", "del", n.link).Run()
 		_ = os.RemoveAll(dir)
 	})
-	for _, line := range []string{
-		"netns add " + n.space,
-		"link add " + n.link + " type veth peer name " + id + "b",
-		"link set " + id + "b netns " + n.space,
-		fmt.Sprintf("addr add 10.253.%d.1/24 dev %s", number, n.link),
-		"link set " + n.link + " up",
-		"-n " + n.space + " addr add " + n.ip + "/24 dev " + id + "b",
-		"-n " + n.space + " link set lo up",
-		"-n " + n.space + " link set " + id + "b up",
-		"-n " + n.space + fmt.Sprintf(" route add default via 10.253.%d.1", number),
-	} {
-		n.must(exec.Command("ip", strings.Fields(line)...))
+	if disk != "" {
+		if err := os.Mkdir(filepath.Join(dir, "root"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		n.must(exec.Command("mount", "-t", "tmpfs", "-o", "size="+disk, "tmpfs", filepath.Join(dir, "root")))
 	}
+	n.plug()
 	n.must(exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", filepath.Join(dir, "host")))
 	out, err := exec.Command("ssh-keygen", "-lf", filepath.Join(dir, "host.pub")).Output()
 	if err != nil {
@@ -84,11 +90,57 @@ func newFleetNode(t *testing.T, number int, keyFile string) *fleetNode {
 	if err := os.MkdirAll("/run/sshd", 0o755); err != nil { // where sshd locks itself in
 		t.Fatal(err)
 	}
-	n.serve(n.inside("/usr/sbin/sshd", "-D", "-e", "-f", filepath.Join(dir, "sshd.conf")), "tcp", n.ip+":22")
+	n.startSSH()
 	socket := filepath.Join(dir, "podman.sock")
 	n.startPodman()
 	n.url = "ssh://root@" + n.ip + socket
 	return n
+}
+
+// plug makes the node's network and its cable.
+func (n *fleetNode) plug() {
+	n.t.Helper()
+	for _, line := range []string{
+		"netns add " + n.space,
+		"link add " + n.link + " type veth peer name " + n.space + "b",
+		"link set " + n.space + "b netns " + n.space,
+		"addr add " + n.gateway() + "/24 dev " + n.link,
+		"link set " + n.link + " up",
+		"-n " + n.space + " addr add " + n.ip + "/24 dev " + n.space + "b",
+		"-n " + n.space + " link set lo up",
+		"-n " + n.space + " link set " + n.space + "b up",
+		"-n " + n.space + " route add default via " + n.gateway(),
+	} {
+		n.must(exec.Command("ip", strings.Fields(line)...))
+	}
+}
+
+// gateway is this machine's address on the node's cable.
+func (n *fleetNode) gateway() string { return strings.TrimSuffix(n.ip, "2") + "1" }
+
+// startSSH starts the node's SSH server, also after it was killed; conf is added
+// to its configuration.
+func (n *fleetNode) startSSH(conf ...string) {
+	n.t.Helper()
+	file := filepath.Join(n.dir, "sshd.conf")
+	if len(conf) > 0 {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		file += ".more"
+		if err := os.WriteFile(file, []byte(string(text)+strings.Join(conf, "\n")+"\n"), 0o600); err != nil {
+			n.t.Fatal(err)
+		}
+	}
+	n.sshd = n.inside("/usr/sbin/sshd", "-D", "-e", "-f", file)
+	n.serve(n.sshd, "tcp", n.ip+":22")
+}
+
+// stopSSH ends the SSH server and all its connections.
+func (n *fleetNode) stopSSH() {
+	_ = syscall.Kill(-n.sshd.Process.Pid, syscall.SIGKILL)
+	_ = n.sshd.Wait()
 }
 
 // startPodman starts the node's Podman service, also after it was killed.
@@ -169,10 +221,7 @@ func fleetMachine(t *testing.T, count int) (*machine, []*fleetNode) {
 		t.Skip("network namespaces need root")
 	}
 	m := newMachine(t)
-	key := filepath.Join(m.dir, "key")
-	if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key).CombinedOutput(); err != nil {
-		t.Fatalf("ssh-keygen: %v\n%s", err, out)
-	}
+	key := newKey(t, m.dir)
 	var nodes []*fleetNode
 	for i := range count {
 		nodes = append(nodes, newFleetNode(t, i+1, key))
@@ -180,6 +229,16 @@ func fleetMachine(t *testing.T, count int) (*machine, []*fleetNode) {
 	m.ownPodman = true
 	m.start("--no-local", "--ssh-key", key)
 	return m, nodes
+}
+
+// newKey makes an SSH key and returns its file.
+func newKey(t *testing.T, dir string) string {
+	t.Helper()
+	key := filepath.Join(dir, "key")
+	if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key).CombinedOutput(); err != nil {
+		t.Fatalf("ssh-keygen: %v\n%s", err, out)
+	}
+	return key
 }
 
 // where counts an app's instances by node and state.
@@ -264,7 +323,9 @@ func TestFleet(t *testing.T) {
 	// The second one is reached through SSH alone, and gets the image by itself.
 	m.run("node", "add", far.url, "--name", far.name, "--host-key", far.print, "--tunnel")
 	l := m.load("app", "/slow?ms=50", 4)
-	m.run("node", "drain", near.name, "--timeout", "60s")
+	if out := m.run("node", "drain", near.name, "--timeout", "60s"); !strings.Contains(out, "node n1 is drained") {
+		t.Errorf("drain says %q", out)
+	}
 	m.awaitWhere("app", map[string]string{"n2": "ready ready"})
 	if ids := near.containers(); len(ids) != 0 {
 		t.Errorf("the drained node still has %v", ids)

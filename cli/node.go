@@ -199,6 +199,10 @@ func (g *gatewayProcess) checkNode(ctx context.Context, n router.Node) api.Check
 		c.Status, c.Detail, c.Remedy = api.CheckFailed, err.Error(), "see that the Podman service on that node runs"
 		return c
 	}
+	if n.Full {
+		c.Status, c.Detail, c.Remedy = api.CheckWarning, "its disk is full; what can goes to other nodes", "free some space there, such as with podman system prune"
+		return c
+	}
 	if len(n.Facts.Diagnosis) > 0 {
 		c.Status, c.Remedy = api.CheckWarning, strings.Join(n.Facts.Diagnosis, " ")
 	}

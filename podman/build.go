@@ -71,10 +71,16 @@ func (n *Node) buildContainerfile(ctx context.Context, app, file string, files i
 	defer resp.Body.Close()
 	id, err := followBuild(resp.Body, out)
 	var ours *router.Error
-	if err != nil && !errors.As(err, &ours) {
+	switch {
+	case err == nil:
+		return id, nil
+	case !errors.As(err, &ours):
 		return "", n.engineError(ctx, err)
 	}
-	return id, err
+	if full := n.diskFull(err.Error()); full != nil {
+		return "", full
+	}
+	return "", err
 }
 
 func (n *Node) buildQuery(app, file string) (url.Values, error) {

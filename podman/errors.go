@@ -87,6 +87,9 @@ func (n *Node) engineError(ctx context.Context, err error) error {
 		e.RetryAfter = time.Second
 		return e
 	}
+	if full := n.diskFull(model.Message); full != nil {
+		return full
+	}
 	switch model.ResponseCode {
 	case http.StatusInternalServerError:
 		// Podman finds a container and then meets its removal by somebody else.

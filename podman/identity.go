@@ -2,6 +2,8 @@ package podman
 
 import (
 	"context"
+	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/containers/podman/v4/pkg/bindings/network"
@@ -29,16 +31,70 @@ func (n *Node) Identity(ctx context.Context) (string, error) {
 	return net.NetworkInterface, nil
 }
 
+// How often the room on a node's disk is looked at, and when that is too little
+// for one more container's files and log.
+const (
+	diskLook     = time.Minute
+	diskFullLook = 10 * time.Second // while it is full
+	fullDisk     = 64 << 20
+)
+
+// watchDisk keeps whether the node's disk is full, until ctx ends.
+func (n *Node) watchDisk(ctx context.Context) {
+	var looked time.Time
+	for {
+		if n.full.Load() || time.Since(looked) > diskLook {
+			looked = time.Now()
+			free, of, err := n.room(ctx)
+			if err == nil && of > 0 {
+				full := free < fullDisk
+				if was := n.full.Swap(full); was != full {
+					n.log.Warn("the room on the node's disk", "full", full, "free", free.String())
+				}
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(diskFullLook + rand.N(diskFullLook/4)):
+		}
+	}
+}
+
+// diskFull is the error for what the engine says, where that is that its disk is
+// full; nil where it is not. The node then counts as full until watchDisk finds
+// room.
+func (n *Node) diskFull(text string) error {
+	if !strings.Contains(text, "no space left on device") {
+		return nil
+	}
+	n.full.Store(true)
+	e := router.Errorf(router.CodeUnavailable, "node %s: its disk is full; free some space there, such as with podman system prune (%s)", n.name, text)
+	e.RetryAfter = diskFullLook
+	return e
+}
+
+// room is how much of the disk with the node's storage is free, and how big it
+// is; 0 where the engine does not tell.
+func (n *Node) room(ctx context.Context) (free, of router.Bytes, err error) {
+	info, err := n.info(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	total, used := info.Store.GraphRootAllocated, info.Store.GraphRootUsed
+	free = router.Bytes(total-min(used, total)) &^ (1<<20 - 1) // whole megabytes, for people
+	return free, router.Bytes(total), nil
+}
+
 // CheckDisk refuses a node without room for images: CodeExhausted.
 func (n *Node) CheckDisk(ctx context.Context) error {
-	info, err := n.info(ctx)
+	free, of, err := n.room(ctx)
 	if err != nil {
 		return err
 	}
-	total, used := info.Store.GraphRootAllocated, info.Store.GraphRootUsed
-	if total > 0 && total-min(used, total) < leastDisk {
-		return router.Errorf(router.CodeExhausted, "node %s has %s free at %s, and %s are needed: free some space there, such as with podman system prune",
-			n.name, router.Bytes(total-min(used, total)), info.Store.GraphRoot, router.Bytes(leastDisk))
+	if of > 0 && free < leastDisk {
+		return router.Errorf(router.CodeExhausted, "node %s has %s free on the disk with its images, and %s are needed: free some space there, such as with podman system prune",
+			n.name, free, router.Bytes(leastDisk))
 	}
 	return nil
 }

@@ -81,6 +81,7 @@ type Node struct {
 	broken           atomic.Bool // the engine does not answer
 	lost             atomic.Bool // the machine does not answer
 	there            atomic.Pointer[there]
+	full             atomic.Bool // its disk has no room
 	identity         atomic.Pointer[string]
 	wire             wire // for tcp: the connection of the event stream
 
@@ -189,7 +190,7 @@ func (n *Node) publishAt() string {
 func (n *Node) Node() router.Node {
 	node := router.Node{
 		Name: n.name, URL: n.url, Labels: n.labels, Address: n.address, Tunnel: n.tunnelled, HostKey: n.hostKey,
-		Cordoned: n.cordoned.Load(), Down: n.broken.Load() || n.lost.Load(), Lost: n.lost.Load(),
+		Cordoned: n.cordoned.Load(), Down: n.broken.Load() || n.lost.Load(), Lost: n.lost.Load(), Full: n.full.Load(),
 	}
 	if f := n.facts.Load(); f != nil {
 		node.Facts = *f

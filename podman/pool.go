@@ -153,18 +153,21 @@ func (p *Pool) Facts(node string) (router.NodeFacts, bool) {
 }
 
 // place is the node where an app's images are built: the same one while the
-// nodes are.
-func (p *Pool) place(app string) (*Node, error) {
+// nodes are. One whose disk is full is the last choice, and those not to be are
+// none.
+func (p *Pool) place(app string, not ...string) (*Node, error) {
 	var best *Node
 	var high uint64
+	full := false
 	for _, n := range p.nodes() { // rendezvous hashing: a node more or less moves few apps
-		if node := n.Node(); node.Down || node.Cordoned {
+		node := n.Node()
+		if node.Down || node.Cordoned || slices.Contains(not, n.name) || best != nil && node.Full && !full {
 			continue
 		}
 		h := fnv.New64a()
 		_, _ = io.WriteString(h, app+"\x00"+n.name)
-		if v := h.Sum64(); best == nil || v > high {
-			best, high = n, v
+		if v := h.Sum64(); best == nil || v > high || full && !node.Full {
+			best, high, full = n, v, node.Full
 		}
 	}
 	if best == nil {
@@ -377,6 +380,7 @@ func (p *Pool) Events(ctx context.Context, fn func(router.ContainerEvent)) {
 			following[n] = stop
 			wg.Go(func() { n.watchReach(nctx, tell) })
 			wg.Go(func() { p.watchImages(nctx, n) })
+			wg.Go(func() { n.watchDisk(nctx) })
 			wg.Go(func() {
 				n.Events(nctx, func(e router.ContainerEvent) {
 					switch e.Kind {
@@ -397,28 +401,6 @@ func (p *Pool) Events(ctx context.Context, fn func(router.ContainerEvent)) {
 	for _, stop := range following {
 		stop()
 	}
-}
-
-// Build is Node.Build on a node that it chooses by the app. The image then goes
-// to the depot, too; one that is there is taken from there.
-func (p *Pool) Build(ctx context.Context, app string, src router.Source, files io.Reader, out io.Writer) (string, error) {
-	n, err := p.place(app)
-	if err != nil {
-		return "", err
-	}
-	var id string
-	if what, ok := p.fromDepot(src); ok {
-		if id, err = p.depot.pull(ctx, n, what, orDiscard(out)); err == nil {
-			n.handOut(id)
-		}
-	} else {
-		id, err = n.Build(ctx, app, src, files, out)
-	}
-	if err == nil {
-		p.inventory.add(n.name, id)
-		p.land(n, app, id)
-	}
-	return id, err
 }
 
 func orDiscard(w io.Writer) io.Writer {

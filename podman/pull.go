@@ -114,6 +114,9 @@ func (n *Node) readPull(ctx context.Context, body io.Reader, reference string, o
 
 // pullFailed says why there is no image, and what to do.
 func (n *Node) pullFailed(reference, failure string, cause error) error {
+	if full := n.diskFull(failure); full != nil {
+		return full
+	}
 	hint := "check the name and tag"
 	text := strings.ToLower(failure)
 	switch {

@@ -17,6 +17,7 @@ type Node struct {
 	Cordoned bool   // takes no new instances: it is being drained, or was
 	Down     bool   // its engine does not answer at present; each gateway's own finding, not stored
 	Lost     bool   // the machine cannot be reached: what runs there serves nobody; implies Down, not stored either
+	Full     bool   // its disk has next to no room: what can goes elsewhere; not stored either
 	Facts    NodeFacts
 	Labels   map[string]string
 }

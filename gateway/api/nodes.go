@@ -18,7 +18,7 @@ type Node struct {
 	Address   string            `json:"address,omitempty" doc:"Where gateways reach its containers' ports"`
 	Tunnel    bool              `json:"tunnel" doc:"Requests travel through SSH"`
 	Labels    map[string]string `json:"labels,omitempty"`
-	Health    string            `json:"health" enum:"ok,silent,lost,unreached" doc:"silent: its Podman does not answer, what runs goes on; lost: the machine cannot be reached; unreached: this gateway has not connected yet"`
+	Health    string            `json:"health" enum:"ok,full,silent,lost,unreached" doc:"full: its disk has no room, and what can goes elsewhere; silent: its Podman does not answer, what runs goes on; lost: the machine cannot be reached; unreached: this gateway has not connected yet"`
 	Problem   string            `json:"problem,omitempty" doc:"Why it is not ok"`
 	Cordoned  bool              `json:"cordoned" doc:"It takes no new instances"`
 	CPUs      int               `json:"cpus"`
