@@ -56,6 +56,9 @@ func (e *Edge) apply(st *router.AppState) {
 	e.publish(name, hosts)
 	a.update(t)
 	e.fleet.close(p)
+	if e.fleet.caught(p) {
+		a.rescue()
+	}
 }
 
 func (e *Edge) remove(name string) {

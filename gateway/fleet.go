@@ -58,6 +58,7 @@ type plan struct {
 	endpoints []*upstream
 	leaving   []*upstream // to be closed once the Table no longer has them
 	gone      []*upstream // of leaving: those that no record has any more
+	asleep    []*upstream // of leaving: frozen ones
 }
 
 // update brings the members of one app in line with its record (nil for a
@@ -113,6 +114,9 @@ func (f *fleet) updateOne(app string, in *router.Instance, serves bool, p *plan)
 		p.endpoints = append(p.endpoints, m.up)
 	} else {
 		p.leaving = append(p.leaving, m.up)
+		if in.State == router.Frozen {
+			p.asleep = append(p.asleep, m.up)
+		}
 	}
 }
 
@@ -135,7 +139,24 @@ func (f *fleet) close(p plan) {
 	}
 }
 
-// abandon cuts what is still under way in an upstream without a record.
+// caught reports whether requests of this gateway are in an instance that was
+// frozen, and sees to it that they end. Nobody freezes an instance before every
+// live gateway has let go of it; this one did not count as live, as when its
+// machine stood still for a while, and sent requests there meanwhile. They are
+// cut unless the instance is soon ready again.
+func (f *fleet) caught(p plan) bool {
+	found := false
+	for _, u := range p.asleep {
+		if u.load() > 0 {
+			found = true
+			f.spawn(func() { f.abandon(u) })
+		}
+	}
+	return found
+}
+
+// abandon cuts, after a while, what is under way in an upstream that is still
+// without a record, or frozen.
 func (f *fleet) abandon(u *upstream) {
 	select {
 	case <-time.After(goneGrace):
@@ -144,7 +165,7 @@ func (f *fleet) abandon(u *upstream) {
 	}
 	f.mu.Lock()
 	m := f.members[u.instance]
-	back := m != nil && m.up == u && m.known
+	back := m != nil && m.up == u && m.known && (u.state.Load()&closedBit == 0 || m.draining != "")
 	f.mu.Unlock()
 	if !back {
 		u.cut()

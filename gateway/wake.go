@@ -58,6 +58,14 @@ func (a *admission) startWake() {
 	}
 }
 
+// rescue wakes the app although nobody waits for that: requests are in an
+// instance that was put to sleep.
+func (a *admission) rescue() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.startWake()
+}
+
 // wakeAll calls Wake until nobody waits for it any more.
 func (a *admission) wakeAll(call *wakeCall) {
 	pause := rewakeFirst
