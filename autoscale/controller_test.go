@@ -230,6 +230,32 @@ func TestWakeCancelsADrain(t *testing.T) {
 
 // What a gateway acknowledged of a drain that was cancelled must not count for
 // the next one.
+// A process that stood still between claiming an instance and freezing it was
+// taken for dead meanwhile: what it claimed may serve again.
+func TestStaleClaimIsNotActedOn(t *testing.T) {
+	w := newWorld(t)
+	w.app("a")
+	w.c.group.Wait()
+	id := w.put("a", router.Ready)
+	w.cluster.mu.Lock()
+	w.cluster.cleared = func() {
+		w.ahead.Store(int64(10 * time.Second))
+		_, err := w.store.Update(t.Context(), "a", func(st *router.AppState) error {
+			in, _ := st.Instance(id)
+			return in.To(router.Ready, w.c.Now())
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	w.cluster.mu.Unlock()
+	w.c.drain("a", id, w.c.Now(), "it is idle")
+	w.c.group.Wait()
+	if in, _ := w.get("a").Instance(id); in.State != router.Ready || w.rt.count("freeze") != 0 {
+		t.Errorf("it is %s, frozen %d times", in.State, w.rt.count("freeze"))
+	}
+}
+
 func TestOldAcksDoNotCount(t *testing.T) {
 	w := newWorld(t)
 	w.app("a")

@@ -13,12 +13,46 @@ import (
 // stopGrace is how long a container may take to end after SIGTERM.
 const stopGrace = 10 * time.Second
 
+// lowerClaim is how long a claim to lower an instance lasts.
+const lowerClaim = stopGrace + 2*claimMargin
+
+// freshClaim is how old a claim may be that is acted on without another look: a
+// good deal younger than one of a gateway that the others take for dead.
+const freshClaim = time.Second
+
+// stillOurs reports whether a claim to lower an instance may be acted on. One
+// that was written a while ago, because this process stood still since, may have
+// been voided, and the instance may serve again.
+func (c *Controller) stillOurs(ctx context.Context, in router.Instance) bool {
+	if c.Now().Sub(in.Claim.Until.Add(-lowerClaim)) < freshClaim {
+		return true
+	}
+	st, err := c.Store.Load(ctx, in.App)
+	if err != nil {
+		c.Log.Warn("a claim that is no longer fresh is given up", "instance", in.ID, "op", in.Claim.Op, "err", err)
+		return false
+	}
+	p, ok := st.Instance(in.ID)
+	return ok && sameClaim(*p, in)
+}
+
+// sameClaim reports whether the instance on record has the claim that in has.
+func sameClaim(record, in router.Instance) bool {
+	return record.Claim.Holder == in.Claim.Holder && record.Claim.Op == in.Claim.Op && record.Claim.Until.Equal(in.Claim.Until)
+}
+
 // drain takes a ready instance out of service and to its rung: it becomes
 // draining in the record; every live gateway takes it out of its Table and,
 // when its last request there has ended, acknowledges; only then it is claimed
 // and frozen or stopped. A wake meanwhile makes it ready again, and the drain
 // ends. idleSince is when the app's last request was seen.
+//
+// One on a node that does not answer stays in service: it could not be lowered,
+// and nothing could take its place there. It leaves where its node is to be empty.
 func (c *Controller) drain(app, instance string, idleSince time.Time, why string) {
+	if in, ok := c.find(instance); ok && c.down(in.Node) && !c.cordoned(in.Node) {
+		return
+	}
 	c.goFor(instance, func(ctx context.Context) {
 		_, err := c.Store.Update(ctx, app, func(st *router.AppState) error {
 			in, ok := st.Instance(instance)
@@ -44,12 +78,15 @@ func (c *Controller) drain(app, instance string, idleSince time.Time, why string
 // resumeDrain goes on with a drain that another process or an earlier run
 // began.
 func (c *Controller) resumeDrain(app, instance string) {
+	if in, ok := c.find(instance); ok && c.down(in.Node) {
+		return // until it answers
+	}
 	c.goFor(instance, func(ctx context.Context) { c.finishDrain(ctx, app, instance) })
 }
 
 func (c *Controller) finishDrain(ctx context.Context, app, instance string) {
 	drain := c.awaitAcks(ctx, app, instance)
-	if drain == "" {
+	if in, ok := c.find(instance); drain == "" || ok && c.down(in.Node) {
 		return
 	}
 	var in router.Instance
@@ -64,7 +101,7 @@ func (c *Controller) finishDrain(ctx context.Context, app, instance string) {
 		if target != router.RungFrozen {
 			op = "stop"
 		}
-		p.Claim = router.Claim{Holder: c.Gateway, Op: op, Until: c.Now().Add(stopGrace + 2*claimMargin)}
+		p.Claim = router.Claim{Holder: c.Gateway, Op: op, Until: c.Now().Add(lowerClaim)}
 		in = *p
 		return nil
 	})
@@ -74,7 +111,7 @@ func (c *Controller) finishDrain(ctx context.Context, app, instance string) {
 	}
 	_ = c.Cluster.ClearAcks(ctx, drain)
 	if target == router.RungFrozen {
-		if err := c.lower(ctx, in, router.Frozen); err == nil {
+		if err := c.lower(ctx, in, router.Frozen); err == nil || router.CodeOf(err) == router.CodeUnavailable {
 			return
 		}
 		// What cannot be frozen is stopped.
@@ -122,6 +159,9 @@ func (c *Controller) awaitAcks(ctx context.Context, app, instance string) string
 func (c *Controller) lower(ctx context.Context, in router.Instance, to router.InstanceState) error {
 	octx, cancel := context.WithTimeout(ctx, stopGrace+claimMargin)
 	defer cancel()
+	if !c.stillOurs(octx, in) {
+		return nil
+	}
 	var err error
 	if to == router.Frozen {
 		err = c.Runtime.Freeze(octx, in)
@@ -134,6 +174,10 @@ func (c *Controller) lower(ctx context.Context, in router.Instance, to router.In
 	}
 	if err != nil {
 		c.Log.Warn("instance not lowered", "instance", in.ID, "to", string(to), "err", err)
+		if router.CodeOf(err) == router.CodeUnavailable {
+			c.unclaim(in) // it is tried again when the node answers
+			return err
+		}
 		if to == router.Frozen {
 			return err
 		}
@@ -142,7 +186,7 @@ func (c *Controller) lower(ctx context.Context, in router.Instance, to router.In
 	}
 	_, err = c.Store.Update(octx, in.App, func(st *router.AppState) error {
 		p, ok := st.Instance(in.ID)
-		if !ok {
+		if !ok || !sameClaim(*p, in) {
 			return errAbort
 		}
 		return p.To(to, c.Now())
@@ -155,8 +199,28 @@ func (c *Controller) lower(ctx context.Context, in router.Instance, to router.In
 	return nil
 }
 
+// unclaim gives a claim to lower an instance back.
+func (c *Controller) unclaim(in router.Instance) {
+	ctx, cancel := context.WithTimeout(c.ctx, routeDeadline)
+	defer cancel()
+	_, err := c.Store.Update(ctx, in.App, func(st *router.AppState) error {
+		p, ok := st.Instance(in.ID)
+		if !ok || !sameClaim(*p, in) {
+			return errAbort
+		}
+		p.Claim = router.Claim{}
+		return nil
+	})
+	if err != nil {
+		c.logFailure(err, "a claim given back", in.ID)
+	}
+}
+
 // sink takes a sleeping instance down to a lower rung: stopped or absent.
 func (c *Controller) sink(app, instance string, to router.Rung) {
+	if in, ok := c.find(instance); ok && c.down(in.Node) {
+		return // until it answers
+	}
 	c.goFor(instance, func(ctx context.Context) {
 		var in router.Instance
 		_, err := c.Store.Update(ctx, app, func(st *router.AppState) error {
@@ -169,7 +233,7 @@ func (c *Controller) sink(app, instance string, to router.Rung) {
 			if to == router.RungAbsent {
 				op = "remove"
 			}
-			p.Claim = router.Claim{Holder: c.Gateway, Op: op, Until: now.Add(stopGrace + 2*claimMargin)}
+			p.Claim = router.Claim{Holder: c.Gateway, Op: op, Until: now.Add(lowerClaim)}
 			in = *p
 			return nil
 		})
@@ -183,6 +247,9 @@ func (c *Controller) sink(app, instance string, to router.Rung) {
 		}
 		rctx, cancel := context.WithTimeout(ctx, stopGrace+claimMargin)
 		defer cancel()
+		if !c.stillOurs(rctx, in) {
+			return
+		}
 		c.remove(rctx, in, nil)
 		c.note(app, router.Event{Kind: "rung", Text: instance + " is removed", Fields: map[string]string{"instance": instance, "rung": "absent"}})
 	})

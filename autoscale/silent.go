@@ -66,6 +66,11 @@ func (c *Controller) down(node string) bool {
 	return slices.ContainsFunc(c.Runtime.Nodes(), func(n router.Node) bool { return n.Name == node && n.Down })
 }
 
+// cordoned reports whether a node is to be empty.
+func (c *Controller) cordoned(node string) bool {
+	return slices.ContainsFunc(c.Runtime.Nodes(), func(n router.Node) bool { return n.Name == node && n.Cordoned })
+}
+
 func errSilent(node string) error {
 	return router.Errorf(router.CodeUnavailable, "node %s does not answer", node)
 }

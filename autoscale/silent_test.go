@@ -112,6 +112,43 @@ func TestSilentNode(t *testing.T) {
 	})
 }
 
+// What runs on a node that does not answer goes on serving although it is idle,
+// and is lowered once the node answers.
+func TestNothingIsLoweredOnASilentNode(t *testing.T) {
+	w := newWorld(t)
+	w.app("a")
+	w.c.group.Wait()
+	id := w.put("a", router.Ready)
+	w.rt.down("n1")
+	w.c.drain("a", id, w.c.Now(), "it is idle")
+	w.c.group.Wait()
+	if in, _ := w.get("a").Instance(id); in.State != router.Ready {
+		t.Fatalf("it is %s", in.State)
+	}
+	w.rt.back("n1")
+
+	// It is found out only by the call itself.
+	w.rt.fail["freeze"] = router.Errorf(router.CodeUnavailable, "node n1 did not answer within 10s")
+	w.c.drain("a", id, w.c.Now(), "it is idle")
+	w.c.group.Wait()
+	if in, _ := w.get("a").Instance(id); in.State != router.Draining || in.Claim.Holder != "" || w.rt.count("stop")+w.rt.count("remove") != 0 {
+		t.Fatalf("it is %+v, stopped %d times, removed %d times", in, w.rt.count("stop"), w.rt.count("remove"))
+	}
+	w.rt.down("n1")
+	w.c.resumeDrain("a", id)
+	w.c.group.Wait()
+	if n := w.rt.count("freeze"); n != 1 {
+		t.Errorf("it was tried %d times", n)
+	}
+	w.rt.back("n1")
+	delete(w.rt.fail, "freeze")
+	w.c.resumeDrain("a", id)
+	w.c.group.Wait()
+	if in, _ := w.get("a").Instance(id); in.State != router.Frozen {
+		t.Errorf("it is %s", in.State)
+	}
+}
+
 // freeze puts one of an app's instances to sleep, container and record.
 func (w *world) freeze(app, id string) {
 	w.t.Helper()

@@ -509,6 +509,7 @@ type fakeCluster struct {
 	acks     map[string][]string
 	autoAck  bool          // every gateway lets go at once
 	asked    chan struct{} // one for every look
+	cleared  func()        // called by ClearAcks; may be nil
 }
 
 func (f *fakeCluster) Lead(context.Context) (bool, error) { return true, nil }
@@ -532,7 +533,15 @@ func (f *fakeCluster) DrainAcks(_ context.Context, instance string) ([]string, e
 	return slices.Clone(f.acks[instance]), nil
 }
 
-func (f *fakeCluster) ClearAcks(context.Context, string) error { return nil }
+func (f *fakeCluster) ClearAcks(context.Context, string) error {
+	f.mu.Lock()
+	cleared := f.cleared
+	f.mu.Unlock()
+	if cleared != nil {
+		cleared()
+	}
+	return nil
+}
 
 func (f *fakeCluster) ack(instance string, gateways ...string) {
 	f.mu.Lock()

@@ -18,7 +18,7 @@ import (
 
 const (
 	eventsRetry  = 250 * time.Millisecond // the first wait before connecting again; doubles up to eventsRetryMax
-	eventsMax    = 5 * time.Second
+	eventsMax    = 2 * time.Second
 	eventsSettle = 300 * time.Millisecond // Podman answers before it listens to its own events
 	eventsPing   = 3 * time.Second        // a silent stream may be that of a dead node
 )
@@ -129,9 +129,11 @@ func (n *Node) died(ctx context.Context, e entities.Event, fn func(router.Contai
 		Kind: router.ContainerDied, ExitCode: code, At: time.Unix(0, e.TimeNano),
 	}
 	if code == 137 { // killed; only the container itself knows whether by the kernel
-		if c, err := n.inspect(ctx, e.Actor.ID); err == nil {
+		ictx, cancel := context.WithTimeout(ctx, 2*time.Second) // a node that hangs is to be noticed here
+		if c, err := n.inspect(ictx, e.Actor.ID); err == nil {
 			event.OOM = c.State.OOMKilled
 		}
+		cancel()
 	}
 	fn(event)
 }

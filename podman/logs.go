@@ -82,6 +82,9 @@ func (a appLogs) past(ctx context.Context, instances []router.Instance, o LogOpt
 			continue
 		}
 		group.Go(func() error {
+			if node.Node().Down {
+				return router.Errorf(router.CodeUnavailable, "node %s does not answer, and the log of %s is there: `fluxgate node ls` shows it", node.name, in.ID)
+			}
 			err := node.containerLog(gctx, in.ID, logQuery{}, func(l router.LogLine) error {
 				at[i].pass(l)
 				live[i] = append(live[i], l)
