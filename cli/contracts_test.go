@@ -407,10 +407,11 @@ func TestRedisAway(t *testing.T) {
 	m := upMachine(t)
 	m.push("runs", "")
 	m.push("sleeps", quickFreeze)
+	m.push("rests", "[scale]\nfreeze_after = \"1s\"\nstop_after = \"1s\"\n")
 	client := m.client()
 	m.get(client, "runs", "/")
-	m.get(client, "sleeps", "/") // certificates come from Redis, too: both have theirs now
 	m.awaitState("sleeps", "frozen")
+	m.awaitState("rests", "stopped")
 
 	pid := redisPID(t, m)
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
@@ -425,15 +426,24 @@ func TestRedisAway(t *testing.T) {
 	}
 	defer resume()
 	l := m.load("runs", "/", 2)
-	if a, err := fetch(client, m.app("sleeps", "/")); err != nil || a.status != http.StatusOK {
-		t.Errorf("a frozen app while Redis hangs: %d, %v %.200s", a.status, err, a.body)
+	for _, app := range []string{"sleeps", "rests", "sleeps"} {
+		began := time.Now()
+		a, err := fetch(client, m.app(app, "/"))
+		if err != nil || a.status != http.StatusOK {
+			t.Errorf("%s while Redis hangs: %d, %v %.200s", app, a.status, err, a.body)
+		}
+		t.Logf("%s answered after %v", app, time.Since(began).Round(time.Millisecond))
 	}
 	l.end(t)
 	resume()
 	// Afterwards records and containers agree again.
 	m.get(client, "sleeps", "/")
 	m.awaitState("sleeps", "frozen")
+	m.awaitState("rests", "stopped")
+	m.settles("sleeps")
+	m.settles("rests")
 	m.get(client, "sleeps", "/")
+	m.get(client, "rests", "/")
 }
 
 func redisPID(t *testing.T, m *machine) int {
