@@ -245,7 +245,7 @@ func (c *Controller) withTail(ctx context.Context, in router.Instance, cause err
 // remove deletes an instance's container, then its record; the record stays
 // where the container could not be removed, for the next reconciliation.
 func (c *Controller) remove(ctx context.Context, in router.Instance, more func(*router.AppState)) {
-	var err error = errSilent(in.Node)
+	err := errSilent(in.Node)
 	if !c.down(in.Node) {
 		err = c.Runtime.Remove(ctx, in)
 	}

@@ -2,11 +2,10 @@ package cli_test
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -36,7 +35,7 @@ func TestFaults(t *testing.T) {
 	}
 	t.Logf("FLUXGATE_TEST_SEED=%d", seed)
 	w := newFaultWorld(t, rand.New(rand.NewPCG(seed, 0)))
-	for _, app := range []string{"busy", "nap", "gone"} {
+	for _, app := range faultNames() {
 		w.visit(app)
 	}
 	for began := time.Now(); time.Since(began) < length; {
@@ -49,6 +48,19 @@ func TestFaults(t *testing.T) {
 	w.judge()
 	w.compare()
 }
+
+// faultApps are the apps, each with its manifest: one that is always busy, one
+// for each rung, and one that is now and then asked for more than an instance can
+// do.
+var faultApps = map[string]string{
+	"busy": "[scale]\nmin = 2\nmax = 3\n",
+	"nap":  quickFreeze,
+	"rest": "[scale]\nfreeze_after = \"1s\"\nstop_after = \"1s\"\n",
+	"gone": "[scale]\nfreeze_after = \"1s\"\nstop_after = \"1s\"\nremove_after = \"1s\"\n",
+	"wide": "[scale]\nmax = 3\ntarget_concurrency = 3\nmax_concurrency = 4\nslow_window = \"6s\"\nfast_window = \"2s\"\nfreeze_after = \"2s\"\n",
+}
+
+func faultNames() []string { return slices.Sorted(maps.Keys(faultApps)) }
 
 // faultWorld is what the faults happen to.
 type faultWorld struct {
@@ -94,12 +106,9 @@ func newFaultWorld(t *testing.T, chance *rand.Rand) *faultWorld {
 	}
 	w := &faultWorld{t: t, chance: chance, stop: make(chan struct{}), down: map[*machine]bool{}, clients: map[*machine]*http.Client{}}
 	a, b := newMachine(t), newMachine(t)
-	key := filepath.Join(a.dir, "key")
-	if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key).CombinedOutput(); err != nil {
-		t.Fatalf("ssh-keygen: %v\n%s", err, out)
-	}
-	for i := range 3 {
-		w.nodes = append(w.nodes, newFleetNode(t, i+1, key))
+	key := newKey(t, a.dir)
+	for i, disk := range []string{"800m", "", ""} {
+		w.nodes = append(w.nodes, newFleetNodeWith(t, i+1, key, disk))
 	}
 	w.redis = newSharedRedis(t, a.dir)
 	w.flags = []string{"--no-local", "--ssh-key", key, "--redis", w.redis.url()}
@@ -116,10 +125,8 @@ func newFaultWorld(t *testing.T, chance *rand.Rand) *faultWorld {
 		}
 		a.run(args...)
 	}
-	a.push("busy", "[scale]\nmin = 2\nmax = 3\n")
-	a.push("nap", quickFreeze)
-	a.push("gone", "[scale]\nfreeze_after = \"1s\"\nstop_after = \"1s\"\nremove_after = \"1s\"\n")
-	for _, app := range []string{"busy", "nap", "gone"} {
+	for _, app := range faultNames() {
+		a.push(app, faultApps[app])
 		b.knows(app)
 	}
 	return w
@@ -127,7 +134,7 @@ func newFaultWorld(t *testing.T, chance *rand.Rand) *faultWorld {
 
 // visit has a client ask an app now and then, at either gateway.
 func (w *faultWorld) visit(app string) {
-	pause := map[string]int{"busy": 60, "nap": 2500, "gone": 4000}[app]
+	pause := map[string]int{"busy": 60, "nap": 2500, "rest": 5000, "gone": 4000, "wide": 8000}[app]
 	chance := rand.New(rand.NewPCG(w.chance.Uint64(), 1))
 	for range 2 {
 		w.visitors.Go(func() {
@@ -147,12 +154,32 @@ func (w *faultWorld) visit(app string) {
 				if down {
 					continue
 				}
-				v := visit{app: app, at: time.Now(), gateway: m}
-				v.answer, v.err = fetch(client, m.app(app, "/"))
-				v.took = time.Since(v.at)
-				w.mu.Lock()
-				w.visits = append(w.visits, v)
-				w.mu.Unlock()
+				w.call(m, client, app, "/")
+			}
+		})
+	}
+}
+
+// call is one visit.
+func (w *faultWorld) call(m *machine, client *http.Client, app, path string) {
+	v := visit{app: app, at: time.Now(), gateway: m}
+	v.answer, v.err = fetch(client, m.app(app, path))
+	v.took = time.Since(v.at)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.visits = append(w.visits, v)
+}
+
+// crowd has an app asked for more than one instance of it can do, until wait is
+// over.
+func (w *faultWorld) crowd(m *machine, wait time.Duration) {
+	w.mu.Lock()
+	client := w.clients[m]
+	w.mu.Unlock()
+	for range 10 {
+		w.visitors.Go(func() {
+			for began := time.Now(); time.Since(began) < wait; {
+				w.call(m, client, "wide", "/slow?ms=400")
 			}
 		})
 	}
@@ -171,7 +198,7 @@ func (w *faultWorld) fault() {
 	m := w.gateways[w.chance.IntN(2)]
 	wait := time.Duration(500+w.chance.IntN(3500)) * time.Millisecond
 	what := ""
-	switch w.chance.IntN(10) {
+	switch w.chance.IntN(14) {
 	case 0:
 		what = "node " + node.name + " is cut off"
 		node.cut()
@@ -207,7 +234,7 @@ func (w *faultWorld) fault() {
 	case 6:
 		w.pushes++
 		what = fmt.Sprintf("push %d", w.pushes)
-		if out, code := m.try("push", m.appFolder("busy", fmt.Sprintf("[scale]\nmin = 2\nmax = 3\n[env]\nPUSH = \"%d\"\n", w.pushes))); code != 0 {
+		if out, code := m.try("push", m.appFolder("busy", fmt.Sprintf("%s[env]\nPUSH = \"%d\"\n", faultApps["busy"], w.pushes))); code != 0 {
 			what += ", refused: " + firstLineOf(out)
 		}
 	case 7:
@@ -225,7 +252,28 @@ func (w *faultWorld) fault() {
 	case 9:
 		what = "redis is emptied"
 		w.redis.ask("flushall")
-		eventually(w.t, "Redis is written back", func() bool { return w.redis.ask("hlen", "{fluxgate}:apps") == "3" })
+		eventually(w.t, "Redis is written back", func() bool { return w.redis.ask("hlen", "{fluxgate}:apps") == fmt.Sprint(len(faultApps)) })
+	case 10:
+		what = "node " + node.name + " loses its power"
+		node.powerOff()
+		time.Sleep(wait + 2*time.Second)
+		node.powerOn()
+		w.excuse(what, nil, began, began.Add(4*time.Second))
+	case 11:
+		wait *= 2
+		what = "a gateway stands still"
+		_ = m.up.Process.Signal(syscall.SIGSTOP)
+		time.Sleep(wait)
+		_ = m.up.Process.Signal(syscall.SIGCONT)
+	case 12:
+		what = "the disk of " + w.nodes[0].name + " is full"
+		free := w.nodes[0].fill(0)
+		time.Sleep(2 * wait)
+		free()
+	case 13:
+		what = "a crowd comes"
+		w.crowd(m, wait+4*time.Second)
+		time.Sleep(wait)
 	}
 	w.t.Logf("%s %s, %v", began.Format("15:04:05.000"), what, time.Since(began).Round(time.Millisecond))
 }
@@ -307,7 +355,7 @@ func (w *faultWorld) compare() {
 	w.t.Helper()
 	for _, m := range w.gateways {
 		client := m.client()
-		for _, app := range []string{"busy", "nap", "gone"} {
+		for _, app := range faultNames() {
 			m.get(client, app, "/")
 		}
 	}
