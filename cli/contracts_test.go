@@ -263,7 +263,7 @@ func TestKilledAnywhere(t *testing.T) {
 	m := upMachine(t)
 	m.push("one", quickFreeze)
 	m.push("two", "[scale]\nfreeze_after = \"1s\"\nstop_after = \"2s\"\nremove_after = \"3s\"\n")
-	for round := range 5 {
+	for round := range 3 {
 		m.restless(round, time.Duration(chance.IntN(2500))*time.Millisecond)
 		m.start()
 		client := m.client()

@@ -94,7 +94,7 @@ func TestSilentPodman(t *testing.T) {
 	m.run("node", "add", url, "--name", one.name, "--host-key", one.print)
 	m.push("runs", "")
 	m.push("sleeps", quickFreeze)
-	m.push("gone", "[scale]\nfreeze_after = \"1s\"\nstop_after = \"1s\"\nremove_after = \"1s\"\n")
+	m.push("gone", "[scale]\nwake_deadline = \"6s\"\nfreeze_after = \"1s\"\nstop_after = \"1s\"\nremove_after = \"1s\"\n")
 	m.get(client, "runs", "/")
 	m.awaitState("sleeps", "frozen")
 	m.awaitState("gone")
