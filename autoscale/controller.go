@@ -53,6 +53,8 @@ type Runtime interface {
 	Events(ctx context.Context, fn func(router.ContainerEvent))
 	// Nodes are the nodes as last checked.
 	Nodes() []router.Node
+	// Node is one of them by its name, without looking at all.
+	Node(name string) (router.Node, bool)
 	// PruneImages removes our images but those in keep, and those that were
 	// built so lately that no release may name them yet.
 	PruneImages(ctx context.Context, keep []string) error

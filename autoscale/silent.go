@@ -63,12 +63,14 @@ func (c *Controller) shun(node string) bool { return c.down(node) && c.elsewhere
 
 // down reports whether a node is known not to answer.
 func (c *Controller) down(node string) bool {
-	return slices.ContainsFunc(c.Runtime.Nodes(), func(n router.Node) bool { return n.Name == node && n.Down })
+	n, ok := c.Runtime.Node(node)
+	return ok && n.Down
 }
 
 // cordoned reports whether a node is to be empty.
 func (c *Controller) cordoned(node string) bool {
-	return slices.ContainsFunc(c.Runtime.Nodes(), func(n router.Node) bool { return n.Name == node && n.Cordoned })
+	n, ok := c.Runtime.Node(node)
+	return ok && n.Cordoned
 }
 
 func errSilent(node string) error {

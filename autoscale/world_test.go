@@ -433,6 +433,15 @@ func (r *fakeRuntime) Nodes() []router.Node {
 	return slices.Clone(r.nodes)
 }
 
+func (r *fakeRuntime) Node(name string) (router.Node, bool) {
+	for _, n := range r.Nodes() {
+		if n.Name == name {
+			return n, true
+		}
+	}
+	return router.Node{}, false
+}
+
 // fakeNode is a node that can do everything.
 func fakeNode(name string) router.Node {
 	return router.Node{Name: name, Facts: router.NodeFacts{Freeze: true, Memory: 8 << 30}}

@@ -43,6 +43,11 @@ const (
 func (n *Node) watchDisk(ctx context.Context) {
 	var looked time.Time
 	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(rand.N(diskFullLook) + diskFullLook/2): // many nodes are not asked at once
+		}
 		if n.full.Load() || time.Since(looked) > diskLook {
 			looked = time.Now()
 			free, of, err := n.room(ctx)
@@ -52,11 +57,6 @@ func (n *Node) watchDisk(ctx context.Context) {
 					n.log.Warn("the room on the node's disk", "full", full, "free", free.String())
 				}
 			}
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(diskFullLook + rand.N(diskFullLook/4)):
 		}
 	}
 }

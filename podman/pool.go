@@ -135,6 +135,15 @@ func (p *Pool) Nodes() []router.Node {
 	return out
 }
 
+// Node is a node with its facts; false where it is not in the pool.
+func (p *Pool) Node(name string) (router.Node, bool) {
+	n, err := p.node(name)
+	if err != nil {
+		return router.Node{}, false
+	}
+	return n.Node(), true
+}
+
 // Cordon sets whether a node takes no new instances.
 func (p *Pool) Cordon(name string, on bool) {
 	if n, err := p.node(name); err == nil {
