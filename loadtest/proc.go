@@ -76,6 +76,23 @@ func familyCPU(pid int) time.Duration {
 	return sum
 }
 
+// spentCPU sums what a process, its descendants, and those of them that have
+// ended and were waited for used until now.
+func spentCPU(pid int) time.Duration {
+	var sum time.Duration
+	for _, p := range family(pid) {
+		fields, err := stat(p)
+		if err != nil {
+			continue
+		}
+		for _, f := range fields[11:15] { // proc(5): utime, stime, cutime, cstime
+			n, _ := strconv.ParseInt(f, 10, 64)
+			sum += time.Duration(n) * tick
+		}
+	}
+	return sum
+}
+
 // memory is a process's resident set in bytes.
 func memory(pid int) (int64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))

@@ -13,6 +13,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/containers/podman/v4/pkg/bindings/images"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/fluxgate/fluxgate/router"
 )
 
@@ -146,6 +149,13 @@ func (d *depot) push(ctx context.Context, n *Node, app, image string) error {
 	ctx, end := n.call(ctx, copyCall)
 	defer end()
 	query := url.Values{"destination": {addr + "/" + app + ":" + DepotTag(image)}, "tlsVerify": {"false"}}
+	if data, err := images.GetImage(ctx, image, nil); err != nil {
+		return n.engineError(ctx, err)
+	} else if data.ManifestType == v1.MediaTypeImageManifest {
+		// Several times as fast as gzip, both ways, and smaller. Docker's form has
+		// no zstd: the engine would make another image of it, with another ID.
+		query.Set("compressionFormat", "zstd")
+	}
 	resp, err := n.send(ctx, http.MethodPost, "/images/"+strings.TrimPrefix(image, "sha256:")+"/push", query, nil, header)
 	if err != nil {
 		return err
