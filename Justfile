@@ -15,6 +15,7 @@ export PATH := env_var_or_default("GOPATH", env_var("HOME") / "go") / "bin:" + e
 
 golangci_version := "v2.15.0"
 pebble_version := "v2.10.1"
+versitygw_version := "v1.8.0"
 
 # List the recipes
 default:
@@ -65,8 +66,8 @@ up *ARGS: setup build
     # The gateway takes this process's place, so that signals reach it directly.
     exec bin/fluxgate up "$@" > >(pass_on)
 
-# Install, build, and run all tests, those with real Podman, Redis and ACME among them
-test: setup (_packages "test") build _pebble
+# Install, build, and run all tests, those with real Podman, Redis, ACME and S3 among them
+test: setup (_packages "test") build _pebble _versitygw
     CGO_ENABLED=1 go test -race -timeout 20m ./...
 
 # Check code, scripts, import rules and generated pages
@@ -193,6 +194,11 @@ _go:
 [private]
 _pebble:
     @command -v pebble >/dev/null || GOFLAGS= go install github.com/letsencrypt/pebble/v2/cmd/pebble@{{ pebble_version }}
+
+# The S3 server that the registry's storage is tested against.
+[private]
+_versitygw:
+    @go version -m "$(command -v versitygw)" 2>/dev/null | grep -F {{ versitygw_version }} >/dev/null || GOFLAGS= go install github.com/versity/versitygw/cmd/versitygw@{{ versitygw_version }}
 
 [private]
 _golangci:

@@ -163,7 +163,10 @@ func (r *rig) want(status int, method, path string, body []byte, header ...strin
 	return resp
 }
 
-func TestPushPull(t *testing.T) {
+func TestPushPull(t *testing.T) { onEachStorage(t, testPushPull) }
+
+func testPushPull(t *testing.T, newRig rigMaker) {
+	t.Helper()
 	r := newRig(t)
 	img := image(t, 3)
 	digest := r.push("app:v1", img)
@@ -276,7 +279,10 @@ func TestAccess(t *testing.T) {
 	}
 }
 
-func TestUploadInChunks(t *testing.T) {
+func TestUploadInChunks(t *testing.T) { onEachStorage(t, testUploadInChunks) }
+
+func testUploadInChunks(t *testing.T, newRig rigMaker) {
+	t.Helper()
 	r := newRig(t)
 	blob := []byte(strings.Repeat("layer ", 1000))
 	digest, _, err := v1.SHA256(bytes.NewReader(blob))
@@ -301,7 +307,10 @@ func TestUploadInChunks(t *testing.T) {
 	r.want(404, "HEAD", "/v2/app/blobs/"+digest.String(), nil)
 }
 
-func TestTags(t *testing.T) {
+func TestTags(t *testing.T) { onEachStorage(t, testTags) }
+
+func testTags(t *testing.T, newRig rigMaker) {
+	t.Helper()
 	r := newRig(t)
 	img := image(t, 1)
 	for _, tag := range []string{"c", "a", "b"} {
@@ -353,7 +362,10 @@ func signature(t *testing.T, subject v1.Image, kind string) v1.Image {
 	return out
 }
 
-func TestReferrers(t *testing.T) {
+func TestReferrers(t *testing.T) { onEachStorage(t, testReferrers) }
+
+func testReferrers(t *testing.T, newRig rigMaker) {
+	t.Helper()
 	r := newRig(t)
 	img := mutate.MediaType(image(t, 1), types.OCIManifestSchema1)
 	subject := r.push("app:v1", img)
@@ -387,7 +399,10 @@ func TestReferrers(t *testing.T) {
 	r.want(400, "GET", "/v2/app/referrers/v1", nil)
 }
 
-func TestCollect(t *testing.T) {
+func TestCollect(t *testing.T) { onEachStorage(t, testCollect) }
+
+func testCollect(t *testing.T, newRig rigMaker) {
+	t.Helper()
 	r := newRig(t, func(o *registry.Options) { o.Grace = time.Nanosecond })
 	shared := image(t, 2)
 	extra, err := random.Layer(2048, types.DockerLayer)
@@ -451,7 +466,10 @@ func TestCollect(t *testing.T) {
 
 // TestCollectWhilePushing has images pushed that share layers with what is
 // collected at the same time: what was pushed successfully is whole.
-func TestCollectWhilePushing(t *testing.T) {
+func TestCollectWhilePushing(t *testing.T) { onEachStorage(t, testCollectWhilePushing) }
+
+func testCollectWhilePushing(t *testing.T, newRig rigMaker) {
+	t.Helper()
 	r := newRig(t)
 	base := image(t, 3)
 	stop := make(chan struct{})
@@ -535,7 +553,10 @@ func TestOptions(t *testing.T) {
 }
 
 // TestRealPodman pushes with Podman and pulls with another one.
-func TestRealPodman(t *testing.T) {
+func TestRealPodman(t *testing.T) { onEachStorage(t, testRealPodman) }
+
+func testRealPodman(t *testing.T, newRig rigMaker) {
+	t.Helper()
 	if _, err := exec.LookPath("podman"); err != nil {
 		t.Skip("no podman here")
 	}
