@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"time"
 
 	"github.com/distribution/distribution/v3"
 	"github.com/distribution/distribution/v3/registry/storage"
 	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // abandoned is the age at which an upload has been given up.
@@ -101,9 +103,11 @@ func (r *Registry) collectRepository(ctx context.Context, name string, stays Kee
 	if err != nil && !missing(err) {
 		return 0, err
 	}
+	slices.Sort(present)
+	present = slices.Compact(present) // those with another digest, too, come twice
 	kept := map[digest.Digest]bool{}
 	for _, d := range present {
-		young, err := r.young(ctx, path.Join("/docker/registry/v2/repositories", name, "_manifests/revisions", d.Algorithm().String(), d.Encoded(), "link"))
+		young, err := r.young(ctx, revisionLink(name, d))
 		if err != nil {
 			return 0, err
 		}
@@ -146,6 +150,9 @@ func (r *Registry) removeManifest(ctx context.Context, name string, repo distrib
 	if err := r.unrefer(ctx, name, d); err != nil {
 		return err
 	}
+	if err := r.unalias(ctx, name, d); err != nil {
+		return err
+	}
 	tags := repo.Tags(ctx)
 	names, err := tags.All(ctx)
 	var none distribution.ErrRepositoryUnknown
@@ -167,8 +174,9 @@ func (r *Registry) removeManifest(ctx context.Context, name string, repo distrib
 
 // mark keeps a manifest, all that it needs, and all that refers to it.
 func (r *Registry) mark(ctx context.Context, name string, d digest.Digest, kept, marked map[digest.Digest]bool) error {
-	if kept[d] {
-		return nil
+	d, err := r.canonical(ctx, revisionLink, name, d)
+	if err != nil || kept[d] {
+		return err
 	}
 	m, err := r.manifest(ctx, name, d)
 	if errors.Is(err, ErrUnknown) {
@@ -178,8 +186,16 @@ func (r *Registry) mark(ctx context.Context, name string, d digest.Digest, kept,
 		return err
 	}
 	kept[d], marked[d] = true, true
-	for _, ref := range m.references() {
-		marked[ref] = true
+	for _, ref := range append([]v1.Descriptor{m.Config}, m.Layers...) {
+		if ref.Digest == "" {
+			continue
+		}
+		// What cannot be told is not collected.
+		blob, err := r.canonical(ctx, layerLink, name, ref.Digest)
+		if err != nil {
+			return err
+		}
+		marked[blob] = true
 	}
 	for _, child := range m.Manifests {
 		if err := r.mark(ctx, name, child.Digest, kept, marked); err != nil {
@@ -210,8 +226,21 @@ func (r *Registry) sweepBlobs(ctx context.Context, repositories []string, marked
 	if err != nil && !missing(err) {
 		return err
 	}
+	if len(doomed) == 0 {
+		return nil
+	}
+	aliases := map[digest.Digest][]string{}
+	for _, name := range repositories {
+		some, err := r.layerAliases(ctx, name)
+		if err != nil {
+			return err
+		}
+		for d, folders := range some {
+			aliases[d] = append(aliases[d], folders...)
+		}
+	}
 	for _, d := range doomed {
-		size, gone, err := r.sweepBlob(ctx, repositories, d)
+		size, gone, err := r.sweepBlob(ctx, repositories, d, aliases[d])
 		if err != nil {
 			return err
 		}
@@ -223,7 +252,8 @@ func (r *Registry) sweepBlobs(ctx context.Context, repositories []string, marked
 	return nil
 }
 
-func (r *Registry) sweepBlob(ctx context.Context, repositories []string, d digest.Digest) (size int64, gone bool, err error) {
+// sweepBlob removes a blob. aliases are folders of links to it by other digests.
+func (r *Registry) sweepBlob(ctx context.Context, repositories []string, d digest.Digest, aliases []string) (size int64, gone bool, err error) {
 	r.sweep.Lock()
 	defer r.sweep.Unlock()
 	if r.touched(d) {
@@ -239,8 +269,11 @@ func (r *Registry) sweepBlob(ctx context.Context, repositories []string, d diges
 	}
 	// The links go first: a link without its blob would tell pushers that it is
 	// there.
+	links := slices.Clone(aliases)
 	for _, name := range repositories {
-		link := path.Join("/docker/registry/v2/repositories", name, "_layers", d.Algorithm().String(), d.Encoded())
+		links = append(links, path.Dir(layerLink(name, d)))
+	}
+	for _, link := range links {
 		if err := r.driver.Delete(ctx, link); err != nil && !missing(err) {
 			return 0, false, err
 		}

@@ -73,7 +73,7 @@ func (r *Registry) manifest(ctx context.Context, repository string, dgst digest.
 // resolve is the digest that a tag or digest stands for.
 func (r *Registry) resolve(ctx context.Context, repository, ref string) (digest.Digest, error) {
 	if d, err := digest.Parse(ref); err == nil {
-		return d, nil
+		return r.canonical(ctx, revisionLink, repository, d)
 	}
 	repo, err := r.repository(ctx, repository)
 	if err != nil {
@@ -104,7 +104,9 @@ func (r *Registry) Image(ctx context.Context, repository, ref string) (Image, er
 		if !ok {
 			return Image{}, fmt.Errorf("%s:%s has no image for linux/%s", repository, ref, runtime.GOARCH)
 		}
-		dgst = child.Digest
+		if dgst, err = r.canonical(ctx, revisionLink, repository, child.Digest); err != nil {
+			return Image{}, err
+		}
 		if m, err = r.manifest(ctx, repository, dgst); err != nil {
 			return Image{}, err
 		}

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -28,13 +29,24 @@ type manifestParts struct {
 	Annotations  map[string]string `json:"annotations"`
 }
 
-// references are what a manifest needs to be there.
-func (m manifestParts) references() []digest.Digest {
+// kept are the digests by which what a manifest needs is kept.
+func (r *Registry) kept(ctx context.Context, repository string, m manifestParts) []digest.Digest {
 	var all []digest.Digest
-	for _, d := range append(append([]v1.Descriptor{m.Config}, m.Layers...), m.Manifests...) {
-		if d.Digest != "" {
-			all = append(all, d.Digest)
+	note := func(link func(string, digest.Digest) string, d digest.Digest) {
+		if d == "" {
+			return
 		}
+		all = append(all, d)
+		// Where it cannot be read, the library will not find it either.
+		if c, err := r.canonical(ctx, link, repository, d); err == nil && c != d {
+			all = append(all, c)
+		}
+	}
+	for _, d := range append([]v1.Descriptor{m.Config}, m.Layers...) {
+		note(layerLink, d.Digest)
+	}
+	for _, d := range m.Manifests {
+		note(revisionLink, d.Digest)
 	}
 	return all
 }
@@ -86,14 +98,31 @@ func (r *Registry) putManifest(w http.ResponseWriter, req *http.Request, rt rout
 		return
 	}
 	dgst := digest.FromBytes(body)
+	asked := dgst
+	if d, err := digest.Parse(rt.reference); err == nil && d.Algorithm() != digest.Canonical {
+		if asked = d; d.Algorithm().FromBytes(body) != d {
+			refuse(w, http.StatusBadRequest, "DIGEST_INVALID", "the manifest is not what its digest says")
+			return
+		}
+		req = pointed(req, strings.Replace(req.URL.Path, d.String(), dgst.String(), 1), req.URL.Query())
+	}
 
 	// While this is held nothing is deleted, and once the manifest is checked,
 	// what it refers to is safe.
 	r.sweep.RLock()
-	r.touch(append(parts.references(), dgst)...)
+	r.touch(append(r.kept(req.Context(), rt.repository, parts), dgst)...)
 	answer := &held{header: http.Header{}}
 	r.app.ServeHTTP(answer, req)
 	stored := answer.status == http.StatusCreated
+	if stored && asked != dgst {
+		if err := r.alias(req.Context(), rt.repository, asked, dgst); err != nil {
+			r.opts.Log.Warn("a manifest's other digest could not be stored", "repository", rt.repository, "digest", asked.String(), "err", err)
+			stored = false
+			answer = &held{header: http.Header{}}
+			refuse(answer, http.StatusInternalServerError, "UNKNOWN", "the manifest's digest could not be written down; push again")
+		}
+		answer.named(dgst, asked)
+	}
 	if stored && parts.Subject != nil && parts.Subject.Digest.Validate() == nil {
 		if err := r.refer(req.Context(), rt.repository, parts, dgst, int64(len(body)), req.Header.Get("Content-Type")); err != nil {
 			r.opts.Log.Warn("a referrer could not be stored", "repository", rt.repository, "digest", dgst.String(), "err", err)
@@ -121,6 +150,15 @@ func (r *Registry) putManifest(w http.ResponseWriter, req *http.Request, rt rout
 // deleteManifest also forgets what the manifest referred to.
 func (r *Registry) deleteManifest(w http.ResponseWriter, req *http.Request, rt route) {
 	if d, err := digest.Parse(rt.reference); err == nil {
+		kept, err := r.canonical(req.Context(), revisionLink, rt.repository, d)
+		if err == nil {
+			req = pointed(req, strings.Replace(req.URL.Path, d.String(), kept.String(), 1), req.URL.Query())
+			err = r.unalias(req.Context(), rt.repository, kept)
+			d = kept
+		}
+		if err != nil {
+			r.opts.Log.Warn("a manifest's other digests could not be removed", "repository", rt.repository, "digest", d.String(), "err", err)
+		}
 		if err := r.unrefer(req.Context(), rt.repository, d); err != nil {
 			r.opts.Log.Warn("a referrer could not be removed", "repository", rt.repository, "digest", d.String(), "err", err)
 		}

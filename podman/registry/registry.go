@@ -167,17 +167,29 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		r.putManifest(w, req, rt, user)
 	case rt.kind == kindManifest && req.Method == http.MethodDelete:
 		r.deleteManifest(w, req, rt)
+	case r.mountAlias(w, req, rt):
 	default:
 		// Whoever asks whether a blob is there may refer to it next.
 		query := req.URL.Query()
 		for _, text := range []string{rt.reference, query.Get("mount"), query.Get("digest")} {
 			if d, err := digest.Parse(text); err == nil {
 				r.touch(d)
+				if kept, err := r.canonical(req.Context(), linkOf(rt.kind), rt.repository, d); err == nil {
+					r.touch(kept)
+				}
 				w = &named{ResponseWriter: w, digest: d}
 			}
 		}
 		r.app.ServeHTTP(w, req)
 	}
+}
+
+// linkOf is where a repository keeps the links to a kind of content.
+func linkOf(k kind) func(string, digest.Digest) string {
+	if k == kindManifest {
+		return revisionLink
+	}
+	return layerLink
 }
 
 // named is an answer about a blob by the digest it was asked for: the library

@@ -141,7 +141,7 @@ func (r *rig) ask(method, path string, body []byte, header ...string) *http.Resp
 	}
 	req.SetBasicAuth("writer", "writer")
 	for i := 0; i < len(header); i += 2 {
-		req.Header.Set(header[i], header[i+1])
+		req.Header.Add(header[i], header[i+1])
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
