@@ -7,10 +7,12 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/fluxgate/fluxgate/podman/registry"
 	"github.com/fluxgate/fluxgate/router/state"
 )
 
@@ -20,16 +22,28 @@ func redisFlag() cli.Flag {
 
 // backedUp is what backup prints.
 type backedUp struct {
-	File  string             `json:"file"`
-	Holds state.BackupCounts `json:"holds"`
+	File    string             `json:"file"`
+	Holds   state.BackupCounts `json:"holds"`
+	Images  *registry.Saved    `json:"images,omitempty"`  // with --images
+	Missing []string           `json:"missing,omitempty"` // releases whose images are not in the registry
+}
+
+// restored is what restore prints.
+type restored struct {
+	state.Restored
+	Images *registry.Saved `json:"images,omitempty"` // where the backup holds some
 }
 
 func backupCommand() *cli.Command {
 	return &cli.Command{
 		Name: "backup", ArgsUsage: "[FILE]", Usage: "save apps, releases, policies, domains, certificates, nodes and tokens; gateways go on serving",
 		Description: "It reads the state itself, so it runs where the gateway runs, or with --redis.\n" +
-			"The file holds secrets and private keys. Images are not in it. FILE is - for standard output.",
-		Flags: []cli.Flag{redisFlag(), jsonFlag()},
+			"The file holds secrets and private keys; with --images also the images of all releases, compressed as they are\n" +
+			"in the registry. FILE is - for standard output.",
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "images", Usage: "put the images of all releases into the backup, too"},
+			registryFlag(), redisFlag(), jsonFlag(),
+		},
 		Action: func(c *cli.Context) error {
 			args, err := arguments(c, 0, 1)
 			if err != nil {
@@ -44,47 +58,72 @@ func backupCommand() *cli.Command {
 				return err
 			}
 			defer done()
+			var images *registry.Registry
+			if c.Bool("images") {
+				if images, err = openImages(c); err != nil {
+					return err
+				}
+				defer func() { _ = images.Close() }()
+			}
+			var b backedUp
 			if file == "-" {
-				_, err := store.Backup(c.Context, c.App.Writer)
-				return err
+				if b, err = backUp(c.Context, c.App.Writer, store, images); err != nil {
+					return err
+				}
+			} else {
+				if b, err = writeBackup(c.Context, store, images, file); err != nil {
+					return err
+				}
+				b.File = file
+				err = emit(c, b, func(w io.Writer) {
+					fmt.Fprintf(w, "%s holds %s", file, countText(b.Holds))
+					if b.Images != nil {
+						fmt.Fprintf(w, ", and %s", imageText(*b.Images))
+					}
+					fmt.Fprintln(w)
+				})
+				if err != nil {
+					return err
+				}
 			}
-			counts, err := writeBackup(c.Context, store, file)
-			if err != nil {
-				return err
+			if len(b.Missing) > 0 {
+				fmt.Fprintf(c.App.ErrWriter, "not in the backup: the images of %s; they are not in the registry. Push these apps again, or back up where their registry is (--registry).\n", clean(strings.Join(b.Missing, ", ")))
+				return errFailed
 			}
-			return emit(c, backedUp{file, counts}, func(w io.Writer) { fmt.Fprintf(w, "%s holds %s\n", file, countText(counts)) })
+			return nil
 		},
 	}
 }
 
 // writeBackup writes the file in one step: whoever finds it finds all of it.
-func writeBackup(ctx context.Context, store *state.Store, file string) (counts state.BackupCounts, err error) {
+func writeBackup(ctx context.Context, store *state.Store, images *registry.Registry, file string) (done backedUp, err error) {
 	tmp, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+"-*") // mode 0600
 	if err != nil {
-		return counts, fmt.Errorf("the backup cannot be written: %w", err)
+		return done, fmt.Errorf("the backup cannot be written: %w", err)
 	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, os.Remove(tmp.Name()))
 		}
 	}()
-	counts, err = store.Backup(ctx, tmp)
+	done, err = backUp(ctx, tmp, store, images)
 	err = errors.Join(err, tmp.Sync(), tmp.Close())
 	if err != nil {
-		return counts, err
+		return done, err
 	}
-	return counts, os.Rename(tmp.Name(), file)
+	return done, os.Rename(tmp.Name(), file)
 }
 
 func restoreCommand() *cli.Command {
 	return &cli.Command{
 		Name: "restore", ArgsUsage: "FILE", Usage: "write back what backup saved; the whole file is checked before anything is changed",
 		Description: "It writes the state itself, so it runs where the gateway runs, or with --redis; gateways may serve meanwhile.\n" +
-			"Tokens, nodes and certificates that are there already stay as they are.",
+			"Tokens, nodes and certificates that are there already stay as they are. Images that the backup holds go into\n" +
+			"the registry that --registry names, as with up.",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "overwrite", Usage: "replace apps that are there and differ"},
 			&cli.BoolFlag{Name: "keep", Usage: "leave apps that are there and differ as they are"},
-			redisFlag(), jsonFlag(),
+			registryFlag(), redisFlag(), jsonFlag(),
 		},
 		Action: func(c *cli.Context) error {
 			args, err := arguments(c, 1, 1)
@@ -110,7 +149,7 @@ func restoreCommand() *cli.Command {
 				return err
 			}
 			defer done()
-			report, err := store.Restore(c.Context, file, existing)
+			report, err := restoreAll(c, store, file, existing)
 			if err != nil {
 				return err
 			}
@@ -121,6 +160,9 @@ func restoreCommand() *cli.Command {
 				}
 				if report.Kept > 0 {
 					fmt.Fprintf(w, "; %d apps were there already", report.Kept)
+				}
+				if report.Images != nil {
+					fmt.Fprintf(w, "; %s are in the registry", imageText(*report.Images))
 				}
 				fmt.Fprintln(w)
 				for _, f := range report.Failed {
@@ -133,6 +175,38 @@ func restoreCommand() *cli.Command {
 			return err
 		},
 	}
+}
+
+// restoreAll checks the whole file, then puts back the images, and then what
+// needs them.
+func restoreAll(c *cli.Context, store *state.Store, file *os.File, existing state.Existing) (done restored, err error) {
+	part, err := imagesOf(file)
+	if err != nil {
+		return done, err
+	}
+	if part != nil {
+		if _, err := file.Seek(0, io.SeekStart); err != nil {
+			return done, err
+		}
+		if err := store.CheckRestore(c.Context, file, existing); err != nil {
+			return done, err
+		}
+		images, err := openImages(c)
+		if err != nil {
+			return done, err
+		}
+		loaded, err := images.Load(c.Context, part)
+		err = errors.Join(err, images.Close())
+		if err != nil {
+			return done, fmt.Errorf("the images cannot be restored, and nothing else was: %w", err)
+		}
+		done.Images = &loaded
+	}
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return done, err
+	}
+	done.Restored, err = store.Restore(c.Context, file, existing)
+	return done, err
 }
 
 func countText(n state.BackupCounts) string {

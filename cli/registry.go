@@ -38,13 +38,8 @@ func (g *gatewayProcess) openRegistry(ctx context.Context) error {
 			return g.registryUser(ctx, r, password)
 		},
 	}
-	where := orElse(g.Registry, g.dir.join("registry"))
-	if strings.HasPrefix(where, "s3:") {
-		if o.S3, err = registry.ParseS3(where); err != nil {
-			return fmt.Errorf("--registry: %w", err)
-		}
-	} else {
-		o.Dir = where
+	if err := registryStorage(&o, orElse(g.Registry, g.dir.join("registry"))); err != nil {
+		return err
 	}
 	if g.registry, err = registry.New(ctx, o); err != nil {
 		return fmt.Errorf("--registry: %w", err)

@@ -3,7 +3,6 @@ package cli
 import (
 	"github.com/fluxgate/fluxgate/gateway/api"
 	"github.com/fluxgate/fluxgate/router"
-	"github.com/fluxgate/fluxgate/router/state"
 )
 
 // JSONShapes is what each command prints with --json, by the command's words:
@@ -28,7 +27,7 @@ func JSONShapes() map[string]any {
 		"node drain":   api.Node{},
 		"node rm":      removed{},
 		"backup":       backedUp{},
-		"restore":      state.Restored{},
+		"restore":      restored{},
 		"token create": api.CreatedToken{},
 		"token ls":     []api.Token{},
 		"token rm":     removed{},

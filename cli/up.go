@@ -25,7 +25,7 @@ func upCommand() *cli.Command {
 			&cli.StringSliceFlag{Name: "node", Usage: "`URL` of a Podman API for this gateway alone; may be given several times; without it, this machine's", EnvVars: []string{"FLUXGATE_NODE"}},
 			&cli.BoolFlag{Name: "no-local", Usage: "run no apps on this machine, only on nodes that were added", EnvVars: []string{"FLUXGATE_NO_LOCAL"}},
 			&cli.StringFlag{Name: "ssh-key", Usage: "`FILE` of the private key for nodes at ssh:// addresses", DefaultText: "the agent's, or ~/.ssh/id_*", EnvVars: []string{"FLUXGATE_SSH_KEY"}},
-			&cli.StringFlag{Name: "registry", Usage: "folder, or s3://`BUCKET`[/PREFIX][?region=R&endpoint=URL], that images are kept in; gateways may share it", DefaultText: "registry in the data folder", EnvVars: []string{"FLUXGATE_REGISTRY"}},
+			registryFlag(),
 			&cli.StringFlag{Name: "email", Usage: "`ADDRESS` for the certificate authority's notices", EnvVars: []string{"FLUXGATE_EMAIL"}},
 			&cli.StringFlag{Name: "acme-ca", Usage: "directory `URL` of the ACME authority for public names", DefaultText: "Let's Encrypt", EnvVars: []string{"FLUXGATE_ACME_CA"}},
 			&cli.StringFlag{Name: "acme-root", Usage: "`FILE` with certificates to trust when talking to the ACME authority", EnvVars: []string{"FLUXGATE_ACME_ROOT"}},

@@ -72,8 +72,9 @@ func (c *BackupCounts) add(kind string) {
 // releases, policies, hostnames and secrets; tokens (their hashes), nodes, and
 // certificates with their keys. What runs, history and request rates are not in
 // it. Each app is as it was at one moment; gateways go on serving and writing
-// meanwhile. After an error, what was written is no backup.
-func (s *Store) Backup(ctx context.Context, w io.Writer) (BackupCounts, error) {
+// meanwhile. each, if given, is told of every app as it is in the backup. After
+// an error, what was written is no backup.
+func (s *Store) Backup(ctx context.Context, w io.Writer, each func(router.AppState)) (BackupCounts, error) {
 	out := &backupWriter{sum: sha256.New()}
 	out.w = bufio.NewWriterSize(io.MultiWriter(w, out.sum), 64<<10)
 	out.put(backupLine{Kind: "header", Format: backupFormat, Created: time.Now().UTC()})
@@ -104,8 +105,17 @@ func (s *Store) Backup(ctx context.Context, w io.Writer) (BackupCounts, error) {
 			maps.DeleteFunc(fields, func(field, _ string) bool {
 				return strings.HasPrefix(field, instPrefix) || field == fieldVersion || field == fieldWrites
 			})
-			if len(fields) > 0 { // else it was removed meanwhile
-				out.put(backupLine{Kind: "app", Name: batch[i], Fields: fields})
+			if len(fields) == 0 { // it was removed meanwhile
+				continue
+			}
+			l := backupLine{Kind: "app", Name: batch[i], Fields: fields}
+			out.put(l)
+			if each != nil {
+				st, err := decodeBackup(l)
+				if err != nil {
+					return out.counts, err
+				}
+				each(st)
 			}
 		}
 	}
@@ -170,9 +180,22 @@ func (b *backupWriter) end(w io.Writer) error {
 	return err
 }
 
+// BackupLength checks that r holds a whole backup, and is how many bytes it has.
+// What comes after it is not the state's: images.
+func BackupLength(r io.Reader) (int64, error) {
+	var length int64
+	err := readLines(r, func(text []byte) { length += int64(len(text)) }, func(backupLine) error { return nil })
+	return length, err
+}
+
 // readBackup calls fn for every record of a backup, and checks that the file is
 // whole. Only after it returned nil may what fn was told be relied upon.
 func readBackup(r io.Reader, fn func(backupLine) error) error {
+	return readLines(r, func([]byte) {}, fn)
+}
+
+// readLines is readBackup, with every line for raw as it stands there.
+func readLines(r io.Reader, raw func([]byte), fn func(backupLine) error) error {
 	in := bufio.NewReaderSize(r, 64<<10)
 	sum := sha256.New()
 	for lines := 0; ; lines++ {
@@ -183,6 +206,7 @@ func readBackup(r io.Reader, fn func(backupLine) error) error {
 		if err != nil {
 			return router.Errorf(router.CodeInvalid, "the backup cannot be read at line %d: %w", lines+1, err)
 		}
+		raw(text)
 		var l backupLine
 		if err := json.Unmarshal(text, &l); err != nil {
 			// The decoder's own text may quote a secret.
@@ -253,7 +277,7 @@ type Restored struct {
 // taken; nothing is changed).
 func (s *Store) Restore(ctx context.Context, r io.ReadSeeker, existing Existing) (Restored, error) {
 	done := Restored{Failed: []string{}}
-	if err := s.examine(ctx, r, existing); err != nil {
+	if err := s.CheckRestore(ctx, r, existing); err != nil {
 		return done, err
 	}
 	if _, err := r.Seek(0, io.SeekStart); err != nil {
@@ -284,8 +308,9 @@ func (s *Store) Restore(ctx context.Context, r io.ReadSeeker, existing Existing)
 // of its time.
 const restoreAtOnce = 16
 
-// examine finds everything that speaks against restoring a backup.
-func (s *Store) examine(ctx context.Context, r io.Reader, existing Existing) error {
+// CheckRestore reads a whole backup and is the error that Restore would refuse
+// it with.
+func (s *Store) CheckRestore(ctx context.Context, r io.Reader, existing Existing) error {
 	var differ, taken []string
 	inBackup := map[string]bool{}
 	hosts := map[string]string{}

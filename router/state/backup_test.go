@@ -41,7 +41,7 @@ func furnished(t *testing.T, s *Store) {
 func backup(t *testing.T, s *Store) []byte {
 	t.Helper()
 	var buf bytes.Buffer
-	counts, err := s.Backup(testContext(t), &buf)
+	counts, err := s.Backup(testContext(t), &buf, nil)
 	if err != nil || counts != (BackupCounts{Apps: 2, Tokens: 1, Nodes: 2, Certificates: 1}) {
 		t.Fatalf("%+v, %v", counts, err)
 	}
