@@ -137,6 +137,7 @@ _packages what:
         ;;
     test)
         need busybox-static busybox
+        need skopeo skopeo
         need gcc gcc # for the race detector
         need openssh-client ssh-keygen
         if [ ! -x /usr/sbin/sshd ]; then # the tests run it in namespaces of their own; this machine's shall not start

@@ -592,3 +592,43 @@ func testRealPodman(t *testing.T, newRig rigMaker) {
 		t.Errorf("%+v, %v; want the ID %s", got, err, id)
 	}
 }
+
+// TestSkopeo copies with skopeo, in both forms and back, to the last byte.
+func TestSkopeo(t *testing.T) { onEachStorage(t, testSkopeo) }
+
+func testSkopeo(t *testing.T, newRig rigMaker) {
+	t.Helper()
+	if _, err := exec.LookPath("skopeo"); err != nil {
+		t.Skip("no skopeo here")
+	}
+	r := newRig(t)
+	want := r.push("app:v1", image(t, 3))
+	dir := "dir:" + t.TempDir()
+	skopeo := func(args ...string) string {
+		t.Helper()
+		out, err := exec.CommandContext(t.Context(), "skopeo", args...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("skopeo %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	at := func(text string) string { return "docker://" + r.host + "/" + text }
+	skopeo("copy", "--preserve-digests", "--src-tls-verify=false", "--src-creds", "reader:reader", at("app:v1"), dir)
+	skopeo("copy", "--preserve-digests", "--dest-tls-verify=false", "--dest-creds", "writer:writer", dir, at("copied:v1"))
+	skopeo("copy", "--format", "oci", "--src-tls-verify=false", "--src-creds", "reader:reader", "--dest-tls-verify=false", "--dest-creds", "writer:writer", at("app:v1"), at("oci:v1"))
+	for _, text := range []string{"copied:v1", "oci:v1"} {
+		if !r.has(text) {
+			t.Errorf("%s did not come", text)
+		}
+	}
+	if got := skopeo("inspect", "--tls-verify=false", "--creds", "reader:reader", "--format", "{{.Digest}}", at("copied:v1")); got != want.String() {
+		t.Errorf("%s became %s", want, got)
+	}
+	if got := skopeo("list-tags", "--tls-verify=false", "--creds", "reader:reader", at("copied")); !strings.Contains(got, `"v1"`) {
+		t.Errorf("its tags are %s", got)
+	}
+	skopeo("delete", "--tls-verify=false", "--creds", "writer:writer", at("copied:v1"))
+	if r.has("copied:v1") || !r.has("app:v1") {
+		t.Error("the wrong one was deleted")
+	}
+}
