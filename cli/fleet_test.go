@@ -327,6 +327,9 @@ func TestFleet(t *testing.T) {
 		t.Errorf("drain says %q", out)
 	}
 	m.awaitWhere("app", map[string]string{"n2": "ready ready"})
+	if ports := strings.TrimSpace(far.podman("ps", "--format", "{{.Ports}}")); ports != "" {
+		t.Errorf("the tunnelled node publishes %s", ports)
+	}
 	if ids := near.containers(); len(ids) != 0 {
 		t.Errorf("the drained node still has %v", ids)
 	}

@@ -16,16 +16,22 @@ import (
 // Start starts the container of an instance and returns where it answers: a
 // fresh address, for it changes with every start. Starting one that runs is
 // fine, and one that is frozen is thawed. CodeNotFound: there is no container.
-// CodeFailed: the app's program could not be run, or ended at once.
+// CodeFailed: the app's program could not be run, or was seen to have ended.
 func (n *Node) Start(ctx context.Context, in router.Instance) (string, error) {
 	name := containerName(in.ID)
-	if err := n.start(ctx, name); err != nil {
+	known := n.askPublished(ctx, name)
+	err := n.start(ctx, name)
+	addr := <-known
+	if err != nil {
 		if !stateImproper(err) {
 			return "", err
 		}
 		if err := n.Thaw(ctx, in); err != nil {
 			return "", err
 		}
+	}
+	if addr != "" {
+		return addr, nil
 	}
 	c, err := n.inspect(ctx, name)
 	if err != nil {
@@ -35,6 +41,27 @@ func (n *Node) Start(ctx context.Context, in router.Instance) (string, error) {
 		return "", ended(c)
 	}
 	return n.addressOf(c)
+}
+
+// askPublished asks, while the container is started, where its port is
+// published, which is settled when it is created: one call less to wait for. It
+// gives exactly one answer, empty where the port is not published or nothing
+// could be learned.
+func (n *Node) askPublished(ctx context.Context, name string) <-chan string {
+	answer := make(chan string, 1)
+	if facts, err := n.checked(); err != nil || facts.Direct {
+		answer <- ""
+		return answer
+	}
+	go func() { // ends with its call
+		addr := ""
+		// One that has ended is for Start to look at.
+		if c, err := n.inspect(ctx, name); err == nil && (stateOf(c.State.Status) == router.ContainerCreated || c.State.Running) {
+			addr, _ = n.addressOf(c)
+		}
+		answer <- addr
+	}()
+	return answer
 }
 
 // transientStarts is how often a start is tried again after a failure of the

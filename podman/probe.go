@@ -47,9 +47,10 @@ func (n *Node) tryRuntime(ctx context.Context, image string, facts *router.NodeF
 // tryNode runs a container, and takes back from facts what turns out not to be
 // so: limits that are not enforced, an address that cannot be reached.
 func (n *Node) tryNode(ctx context.Context, image string, facts *router.NodeFacts) error {
-	// A container of a local engine run by root is on a bridge of this machine.
+	// A container of a local engine run by root is on a bridge of this machine,
+	// and that of a remote one on a bridge that the SSH server there reaches.
 	u, err := url.Parse(n.url)
-	facts.Direct = err == nil && u.Scheme == "unix" && n.address == "" && !facts.Rootless
+	facts.Direct = err == nil && (u.Scheme == "unix" && n.address == "" || n.tunnelled && n.tunnel != nil) && !facts.Rootless
 	if facts.Direct {
 		reached, err := n.tryReach(ctx, image, facts)
 		if err != nil || reached {
