@@ -217,7 +217,7 @@ func TestRedisCluster(t *testing.T) {
 
 	// One of the three is away for a while: what runs is served.
 	b.get(client, "app0", "/")
-	b.run("policy", "app0", "set", "freeze_after=1h")
+	b.run("policy", "app0", "set", "remove_after=1h", "stop_after=1h", "freeze_after=1h")
 	b.get(client, "app0", "/")
 	l = b.load("app0", "/", 2)
 	for _, s := range servers {
