@@ -20,7 +20,8 @@ const (
 	eventsRetry  = 250 * time.Millisecond // the first wait before connecting again; doubles up to eventsRetryMax
 	eventsMax    = 2 * time.Second
 	eventsSettle = 300 * time.Millisecond // Podman answers before it listens to its own events
-	eventsPing   = 3 * time.Second        // a silent stream may be that of a dead node
+	eventsPing   = 3 * time.Second        // a silent stream may be that of an engine that hangs
+	pingPerNode  = 3 * time.Millisecond   // at least between two pings, for each node that there is: of very many, each is asked more rarely
 )
 
 // Events calls fn for every event of this installation's containers on the
@@ -83,7 +84,8 @@ func (n *Node) eventStream(ctx context.Context, fn func(router.ContainerEvent)) 
 		}
 	}()
 	settled := time.After(eventsSettle)
-	ping := time.NewTicker(eventsPing)
+	pause := func() time.Duration { return max(eventsPing, time.Duration(n.among.Load())*pingPerNode) }
+	ping := time.NewTimer(pause())
 	defer ping.Stop()
 	for {
 		select {
@@ -95,6 +97,7 @@ func (n *Node) eventStream(ctx context.Context, fn func(router.ContainerEvent)) 
 			if err := n.Ping(ctx); err != nil {
 				return true, err
 			}
+			ping.Reset(pause())
 		case err := <-readErr:
 			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF

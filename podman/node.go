@@ -44,6 +44,10 @@ const (
 	copyCall   = 15 * time.Minute // one image from one node to another
 )
 
+// idleConn is how long a connection that nobody uses is kept. Pings keep one
+// open, unless there are so many nodes that each is asked rarely.
+const idleConn = 10 * time.Second
+
 // Options say how to reach a node.
 type Options struct {
 	Name    string            // of the node; "local" where empty
@@ -81,7 +85,8 @@ type Node struct {
 	broken           atomic.Bool // the engine does not answer
 	lost             atomic.Bool // the machine does not answer
 	there            atomic.Pointer[there]
-	full             atomic.Bool // its disk has no room
+	full             atomic.Bool  // its disk has no room
+	among            atomic.Int64 // nodes in its pool
 	identity         atomic.Pointer[string]
 	wire             wire // for tcp: the connection of the event stream
 
@@ -159,7 +164,7 @@ func (n *Node) connect(ctx context.Context, identity string) error {
 	// The bindings leave two idle connections per host, which is a new
 	// connection for nearly every call when many start at once.
 	if t, ok := c.Client.Transport.(*http.Transport); ok {
-		t.MaxIdleConns, t.MaxIdleConnsPerHost, t.IdleConnTimeout = 64, 64, time.Minute
+		t.MaxIdleConns, t.MaxIdleConnsPerHost, t.IdleConnTimeout = 64, 64, idleConn
 	}
 	n.conn, n.client = conn, c.Client
 	return nil

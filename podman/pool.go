@@ -101,6 +101,7 @@ func (p *Pool) change(fn func([]*Node) []*Node) {
 	sort.Slice(next.nodes, func(i, j int) bool { return next.nodes[i].name < next.nodes[j].name })
 	for _, n := range next.nodes {
 		next.byName[n.name] = n
+		n.among.Store(int64(len(next.nodes)))
 	}
 	p.members.Store(next)
 	close(now.changed)
