@@ -29,7 +29,7 @@ type gateway struct {
 	flags []string
 	env   []string // beside this process's own
 
-	patience time.Duration // until it is ready; 2 minutes where 0
+	patience time.Duration // until it is ready, 2 minutes where 0; for its commands, 5 minutes at least
 
 	cmd    *exec.Cmd
 	exited chan struct{}
@@ -160,7 +160,7 @@ func (g *gateway) pid() int { return g.cmd.Process.Pid }
 
 // cli runs one command, as a user would, and returns what it printed.
 func (g *gateway) cli(ctx context.Context, args ...string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, max(g.patience, 5*time.Minute))
 	defer cancel()
 	cmd := exec.CommandContext(ctx, g.bin, args...)
 	cmd.Env = g.environment()

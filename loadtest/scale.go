@@ -130,7 +130,7 @@ func (s *simulated) open(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		g.patience = 10 * time.Minute
+		g.patience = 20 * time.Minute
 		s.gateways = append(s.gateways, g)
 	}
 	s.gw = s.gateways[0]
