@@ -242,7 +242,9 @@ func TestNodes(t *testing.T) {
 	ctx := testContext(t)
 	a, b := filled[router.Node](), filled[router.Node]()
 	a.Name, b.Name = "a", "b"
-	a.Down, a.Lost, b.Down, b.Lost = false, false, false, false // each gateway's own findings
+	for _, n := range []*router.Node{&a, &b} {
+		n.Down, n.Lost, n.Full = false, false, false // each gateway's own findings
+	}
 	for _, n := range []router.Node{b, a, a} {
 		if err := s.PutNode(ctx, n); err != nil {
 			t.Fatal(err)
