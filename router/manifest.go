@@ -211,10 +211,10 @@ func (m *Manifest) decodeScale(table map[string]any) []Violation {
 	var bad []Violation
 	for key, v := range table {
 		switch v := v.(type) {
-		case string, int64, float64:
+		case string, int64, float64, bool:
 			settings[key] = plain(v)
 		default:
-			bad = append(bad, Violation{"scale." + key, show(v), "a number or a string", "see the manifest reference"})
+			bad = append(bad, Violation{"scale." + key, show(v), "a number, a string, true or false", "see the manifest reference"})
 		}
 	}
 	// Checked against the defaults here, and again against the app's own policy

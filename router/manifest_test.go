@@ -147,7 +147,7 @@ func TestParseManifestErrors(t *testing.T) {
 		"bad domains":              {"domains = [\"a.example.com\", \"*.example.com\", \"1.2.3.4\"]", []string{"domains[1]", "domains[2]"}, "wildcards"},
 		"empty command":            {"command = []", []string{"command"}, ""},
 		"min above max":            {"[scale]\nmin = 11", []string{"scale.min"}, "at most scale.max (10)"},
-		"ladder out of order":      {"[scale]\nfreeze_after = \"1h\"", []string{"scale.freeze_after"}, "scale.stop_after"},
+		"ladder out of order":      {"[scale]\nfreeze_after = \"1h\"\nstop_after = \"10m\"", []string{"scale.freeze_after"}, "scale.stop_after"},
 		"policy of a wrong type":   {"[scale]\nmin = [1]\nmax = true", []string{"scale.max", "scale.min"}, ""},
 		"policy that is no number": {"[scale]\ntarget_rps = nan", []string{"scale.target_rps"}, ""},
 		"env PORT":                 {"[env]\nPORT = 1", []string{"env.PORT"}, "http.port"},

@@ -29,8 +29,8 @@ func TestPolicyWithRefuses(t *testing.T) {
 		fields   []string
 	}{
 		"each field below its limit": {
-			map[string]string{"min": "-1", "max": "0", "target_rps": "0", "target_concurrency": "0", "max_concurrency": "0", "fast_window": "1s", "slow_window": "1s", "freeze_after": "999ms", "stop_after": "0s", "remove_after": "-1s", "wake_deadline": "1ms", "queue_depth": "-1", "queue_deadline": "1ms"},
-			[]string{"scale.fast_window", "scale.freeze_after", "scale.max", "scale.max_concurrency", "scale.min", "scale.queue_deadline", "scale.queue_depth", "scale.remove_after", "scale.slow_window", "scale.stop_after", "scale.target_concurrency", "scale.target_rps", "scale.wake_deadline"},
+			map[string]string{"min": "-1", "max": "0", "target_rps": "0", "target_concurrency": "0", "max_concurrency": "0", "fast_window": "1s", "slow_window": "1s", "freeze_after": "999ms", "stop_after": "0s", "remove_after": "-1s", "wake_deadline": "1ms", "queue_depth": "-1", "queue_deadline": "1ms", "wake_cost": "-1", "budget": "-1", "busy_max": "-1s", "cool_down": "-1s", "max_scale_up_rate": "0", "target_utilization": "0"},
+			[]string{"scale.budget", "scale.busy_max", "scale.cool_down", "scale.fast_window", "scale.freeze_after", "scale.max", "scale.max_concurrency", "scale.max_scale_up_rate", "scale.min", "scale.queue_deadline", "scale.queue_depth", "scale.remove_after", "scale.slow_window", "scale.stop_after", "scale.target_concurrency", "scale.target_rps", "scale.target_utilization", "scale.wake_cost", "scale.wake_deadline"},
 		},
 		"not of the type":        {map[string]string{"max": "many", "min": "1.5", "target_rps": "NaN", "freeze_after": "30", "wake_deadline": ""}, []string{"scale.freeze_after", "scale.max", "scale.min", "scale.target_rps", "scale.wake_deadline"}},
 		"never where it may not": {map[string]string{"wake_deadline": "never", "fast_window": "never"}, []string{"scale.fast_window", "scale.wake_deadline"}},
@@ -40,6 +40,9 @@ func TestPolicyWithRefuses(t *testing.T) {
 		"windows":                {map[string]string{"fast_window": "1m", "slow_window": "30s"}, []string{"scale.fast_window"}},
 		"ladder":                 {map[string]string{"freeze_after": "1h", "stop_after": "30m", "remove_after": "10m"}, []string{"scale.freeze_after", "scale.stop_after"}},
 		"frozen never, stopped":  {map[string]string{"freeze_after": "never"}, []string{"scale.freeze_after"}},
+		"auto where it may not":  {map[string]string{"remove_after": "auto", "wake_cost": "auto"}, []string{"scale.remove_after", "scale.wake_cost"}},
+		"neither true nor false": {map[string]string{"freeze_sockets": "yes"}, []string{"scale.freeze_sockets"}},
+		"no schedule":            {map[string]string{"schedule": "0 8 * * 1-5 min=3"}, []string{"scale.schedule"}},
 		"concurrency":            {map[string]string{"target_concurrency": "101"}, []string{"scale.target_concurrency"}},
 	}
 	for name, test := range tests {

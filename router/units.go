@@ -11,8 +11,11 @@ import (
 // Never is the Duration that does not pass: "never" in text.
 const Never = Duration(math.MaxInt64)
 
-// Duration is a time.Duration that is text ("30s", "10m", "never") in JSON and
-// TOML.
+// Auto is the Duration that is decided from what is measured: "auto" in text.
+const Auto = Duration(math.MinInt64)
+
+// Duration is a time.Duration that is text ("30s", "10m", "never", "auto") in
+// JSON and TOML.
 type Duration time.Duration
 
 // D is the time.Duration.
@@ -22,6 +25,9 @@ func (d Duration) D() time.Duration { return time.Duration(d) }
 func (d Duration) String() string {
 	if d == Never {
 		return "never"
+	}
+	if d == Auto {
+		return "auto"
 	}
 	s := time.Duration(d).String()
 	if strings.HasSuffix(s, "m0s") {
@@ -45,10 +51,13 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	return err
 }
 
-// ParseDuration reads a Go duration, a number of days ("7d") or "never".
+// ParseDuration reads a Go duration, a number of days ("7d"), "never" or "auto".
 func ParseDuration(s string) (Duration, error) {
-	if s == "never" {
+	switch s {
+	case "never":
 		return Never, nil
+	case "auto":
+		return Auto, nil
 	}
 	if days, ok := strings.CutSuffix(s, "d"); ok {
 		n, err := strconv.ParseUint(days, 10, 16)

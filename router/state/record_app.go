@@ -2,6 +2,7 @@ package state
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"reflect"
@@ -31,9 +32,13 @@ type policyRecord struct {
 	Max               int             `json:"max"`
 	TargetRPS         float64         `json:"target_rps"`
 	TargetConcurrency float64         `json:"target_concurrency"`
+	TargetUtilization float64         `json:"target_utilization"`
 	MaxConcurrency    int             `json:"max_concurrency"`
 	FastWindow        router.Duration `json:"fast_window"`
 	SlowWindow        router.Duration `json:"slow_window"`
+	CoolDown          router.Duration `json:"cool_down"`
+	MaxScaleUpRate    int             `json:"max_scale_up_rate"`
+	WakeCost          float64         `json:"wake_cost"`
 	FreezeAfter       router.Duration `json:"freeze_after"`
 	StopAfter         router.Duration `json:"stop_after"`
 	RemoveAfter       router.Duration `json:"remove_after"`
@@ -41,6 +46,20 @@ type policyRecord struct {
 	QueueDepth        int             `json:"queue_depth"`
 	QueueDeadline     router.Duration `json:"queue_deadline"`
 	Prefetch          int             `json:"prefetch,omitempty"`
+	Schedule          router.Schedule `json:"schedule,omitempty"`
+	Budget            float64         `json:"budget,omitempty"`
+	BusyMax           router.Duration `json:"busy_max"`
+	FreezeSockets     bool            `json:"freeze_sockets,omitempty"`
+}
+
+// UnmarshalJSON gives what an older version did not write its default.
+func (r *policyRecord) UnmarshalJSON(raw []byte) error {
+	type plain policyRecord // without this method
+	p := plain(router.DefaultPolicy())
+	p.Prefetch = 0 // it is omitted when it is 0
+	err := json.Unmarshal(raw, &p)
+	*r = policyRecord(p)
+	return err
 }
 
 type crashRecord struct {
