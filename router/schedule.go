@@ -64,6 +64,9 @@ func (s Schedule) At(now time.Time, least, most int) (from, to int, entry string
 	return min(from, to), to, entry
 }
 
+// fiveFields reads what crontab(5) does, without the words that begin with @.
+var fiveFields = cron.NewParser(cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow)
+
 type scheduleEntry struct {
 	text        string
 	when        cron.Schedule
@@ -103,7 +106,10 @@ func parseEntry(words []string) (e scheduleEntry, err error) {
 	if !ok {
 		return e, fmt.Errorf("it does not say how long, as in `for 10h`")
 	}
-	if e.when, err = cron.ParseStandard(expression); err != nil {
+	if zone := strings.Fields(expression); len(zone) > 0 && strings.Contains(zone[0], "TZ=") && len(zone) != 6 {
+		return e, fmt.Errorf("after the time zone come five fields") // the library does not look
+	}
+	if e.when, err = fiveFields.Parse(expression); err != nil {
 		return e, err
 	}
 	words = strings.Fields(rest)
