@@ -1,0 +1,89 @@
+package decide
+
+import (
+	"time"
+
+	"github.com/fluxgate/fluxgate/router"
+)
+
+// Facts are what is known of an app beside its traffic. What is 0 is taken from
+// what the Memory measured, or else from what is usual.
+type Facts struct {
+	Slots   int           // requests that an instance serves at once
+	Service time.Duration // mean time that a request is served
+	Thaw    time.Duration // from frozen to ready
+	Start   time.Duration // from stopped to ready
+	Create  time.Duration // from nothing to ready
+}
+
+// What is usual, until it was measured.
+const (
+	usualService = 50 * time.Millisecond
+	usualThaw    = 15 * time.Millisecond
+	usualStart   = 500 * time.Millisecond
+	usualCreate  = 600 * time.Millisecond
+)
+
+// capacity is how many requests a second a saturated instance completes.
+func (f Facts) capacity() float64 { return float64(f.Slots) / f.Service.Seconds() }
+
+// facts completes f.
+func (m *Memory) facts(p router.Policy, f Facts) Facts {
+	first := func(known ...time.Duration) time.Duration {
+		for _, d := range known {
+			if d > 0 {
+				return d
+			}
+		}
+		return 0
+	}
+	if f.Slots == 0 {
+		f.Slots = p.MaxConcurrency
+	}
+	f.Service = max(first(f.Service, m.Times.service(), usualService), 10*time.Microsecond)
+	f.Thaw = first(f.Thaw, m.Times.Thaw, usualThaw)
+	f.Start = first(f.Start, m.Times.Start, usualStart)
+	f.Create = first(f.Create, m.Times.Create, usualCreate)
+	return f
+}
+
+// times are measured times, smoothed.
+type times struct {
+	Thaw   time.Duration `json:"thaw,omitempty"`
+	Start  time.Duration `json:"start,omitempty"`
+	Create time.Duration `json:"create,omitempty"`
+
+	Done    float64 `json:"done,omitempty"`    // requests answered, those of long ago fading
+	Service float64 `json:"service,omitempty"` // seconds that they were served, likewise
+}
+
+// serviceFades is how much of what was measured counts a second later, where
+// there was anything to measure: half of it after a minute.
+const serviceFades = 0.9885
+
+func (t *times) served(done int64, service time.Duration) {
+	if done > 0 {
+		t.Done = t.Done*serviceFades + float64(done)
+		t.Service = t.Service*serviceFades + service.Seconds()
+	}
+}
+
+func (t *times) service() time.Duration {
+	if t.Done < 1 {
+		return 0
+	}
+	return time.Duration(t.Service / t.Done * float64(time.Second))
+}
+
+// woke takes in how long a wake took. Slow ones count at once, fast ones by and
+// by: what is expected of the next should rather be too long.
+func (t *times) woke(from router.Rung, took time.Duration) {
+	at := map[router.Rung]*time.Duration{router.RungFrozen: &t.Thaw, router.RungStopped: &t.Start, router.RungAbsent: &t.Create}[from]
+	switch {
+	case at == nil:
+	case *at == 0 || took > *at:
+		*at = took
+	default:
+		*at -= (*at - took) / 4
+	}
+}
