@@ -10,15 +10,14 @@ import (
 )
 
 // claims keeps, from the changes of a Catalog, which apps have an instance that
-// this gateway has claimed.
+// anybody has claimed: few, of very many.
 type claims struct {
-	gateway string
-	mu      sync.Mutex
-	apps    map[string]bool
+	mu   sync.Mutex
+	apps map[string]bool
 }
 
-func newClaims(catalog *router.Catalog, gateway string) *claims {
-	k := &claims{gateway: gateway, apps: map[string]bool{}}
+func newClaims(catalog *router.Catalog) *claims {
+	k := &claims{apps: map[string]bool{}}
 	for _, st := range catalog.All() {
 		k.changed(nil, st)
 	}
@@ -32,7 +31,7 @@ func (k *claims) changed(prev, next *router.AppState) {
 	switch {
 	case next == nil:
 		delete(k.apps, prev.App.Name)
-	case slices.ContainsFunc(next.Instances, func(in router.Instance) bool { return in.Claim.Holder == k.gateway }):
+	case slices.ContainsFunc(next.Instances, func(in router.Instance) bool { return in.Claim.Holder != "" }):
 		k.apps[next.App.Name] = true
 	default:
 		delete(k.apps, next.App.Name)

@@ -2,8 +2,8 @@
 // how deep idle ones sleep, and carries it out: wakes, scaling, the idle
 // ladder, deploys, and the reconciliation of records with containers.
 //
-// What decides is pure (decide.go, place.go, ladder.go, plan.go); what carries
-// out is the Controller.
+// What decides is pure (package decide, place.go, ladder.go, plan.go); what
+// carries out is the Controller.
 package autoscale
 
 import (
@@ -101,7 +101,7 @@ type Locality interface {
 }
 
 // Options are what a Controller stands on. All fields are required but Gauge,
-// Locality, Now and Log.
+// Memories, Locality, Now and Log.
 type Options struct {
 	Gateway string // this process, as claims and acknowledgements name it
 	Catalog *router.Catalog
@@ -112,9 +112,10 @@ type Options struct {
 	Journal Journal
 	Gauge   Gauge
 
+	Memories Memories // may be nil: then what is learned of apps ends with the process
 	Locality Locality // may be nil: then images are taken to be everywhere
 
-	Tick time.Duration // how often the lease holder decides; 2 s when 0
+	Tick time.Duration // how often the lease holder decides; 1 s when 0
 	Now  func() time.Time
 	Log  *slog.Logger
 }
@@ -124,7 +125,10 @@ type Options struct {
 // handled.
 type Controller struct {
 	Options
-	history *history
+	minds   minds
+	agenda  agenda
+	folded  int64           // last second that ticks took in; the tick loop's alone
+	cordons map[string]bool // nodes, as the last tick saw them; the tick loop's alone
 	ledger  *ledger
 	journal chan entry
 	kicks   chan string
@@ -159,7 +163,7 @@ type entry struct {
 // New makes a Controller; Close it.
 func New(o Options) *Controller {
 	if o.Tick == 0 {
-		o.Tick = 2 * time.Second
+		o.Tick = time.Second
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -168,11 +172,10 @@ func New(o Options) *Controller {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Controller{
+	c := &Controller{
 		Options: o,
-		history: newHistory(),
 		ledger:  newLedger(o.Catalog),
-		claims:  newClaims(o.Catalog, o.Gateway),
+		claims:  newClaims(o.Catalog),
 		journal: make(chan entry, 1024),
 		kicks:   make(chan string, 256),
 		busy:    map[string]bool{},
@@ -182,6 +185,13 @@ func New(o Options) *Controller {
 		ctx:     ctx,
 		cancel:  cancel,
 	}
+	o.Catalog.OnChange(func(prev, next *router.AppState) {
+		c.learnWake(prev, next)
+		if next != nil {
+			c.agenda.put(next.App.Name, c.Now())
+		}
+	})
+	return c
 }
 
 // Run ticks, follows container events and keeps the journal, until ctx ends.

@@ -3,21 +3,15 @@ package autoscale
 import (
 	"context"
 	"time"
-
-	"github.com/fluxgate/fluxgate/router"
 )
 
-// How a queue is looked at before more instances are started for it.
 const (
-	queueLooks   = 5
-	queueLook    = 60 * time.Millisecond
-	queueLonger  = 20                     // looks after which a queue is left to the ticks
-	assumedStart = 500 * time.Millisecond // until a new instance is ready
+	queueLook = 100 * time.Millisecond // how often a queue is looked at
+	queueMost = 10 * time.Minute       // after which it is left to the ticks
 )
 
-// Kick says that a queue formed at an app although an instance is ready. It
-// never blocks; kicks beyond what can be held are dropped, for the tick sees
-// the same queue a little later.
+// Kick says that requests wait at an app here. It never blocks; kicks beyond
+// what can be held are dropped, for the tick sees the same queue a little later.
 func (c *Controller) Kick(app string) {
 	select {
 	case c.kicks <- app:
@@ -38,36 +32,28 @@ func (c *Controller) answerKicks(ctx context.Context) {
 	}
 }
 
-// watchQueue looks at a queue a few times, to see whether it empties by itself
-// sooner than a new instance would help, and starts instances if it does not.
+// watchQueue decides for an app ten times a second while requests wait here, and
+// starts what it lacks. Taking away is left to the ticks.
 func (c *Controller) watchQueue(ctx context.Context, app string) {
-	var readings []QueueReading
 	ticker := time.NewTicker(queueLook)
 	defer ticker.Stop()
-	started := c.Now()
-	for len(readings) < queueLooks+queueLonger {
+	for range queueMost / queueLook {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
 		}
-		inFlight, queued := c.Gauge.Load(app)
+		st, ok := c.Catalog.Get(app)
+		if !ok || st.App.Current == 0 {
+			return
+		}
+		_, queued := c.Gauge.Load(app)
 		if queued == 0 {
 			return
 		}
-		readings = append(readings, QueueReading{At: c.Now().Sub(started), InFlight: inFlight, Queued: queued})
-		if len(readings) < queueLooks {
-			continue
-		}
-		st, ok := c.Catalog.Get(app)
-		if !ok {
-			return
-		}
-		d := DecideQueue(st.App.Policy, readings[len(readings)-queueLooks:], assumedStart)
-		if have := st.Count(st.App.Current, router.Ready, router.Starting); d.Desired > have {
-			c.noteDecision(app, d, have)
-			c.raiseTo(st, d.Desired, c.Now())
-			return
+		now := c.Now()
+		if d := c.decide(st, now, queued, 0); d.Desired > 0 {
+			c.raiseTo(st, d.Desired, now)
 		}
 	}
 }

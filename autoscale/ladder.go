@@ -12,14 +12,19 @@ import (
 // saw it die, before the ladder removes them.
 const failedKept = 5 * time.Second
 
+// keepOld is how long an instance of a release that does not serve any more stays
+// frozen for a rollback, where stop_after is auto.
+const keepOld = 10 * time.Minute
+
 // rest is the rung on which an instance should be that has been idle for the
 // given time and is not needed ready. Without a freezer on its node the first
-// rung down is stopped.
+// rung down is stopped. Where stop_after is auto, how many stay frozen is
+// decided for the app as a whole.
 func rest(p router.Policy, idle time.Duration, freezer bool) router.Rung {
 	switch {
 	case idle >= p.RemoveAfter.D():
 		return router.RungAbsent
-	case idle >= p.StopAfter.D() || !freezer:
+	case p.StopAfter != router.Auto && idle >= p.StopAfter.D() || !freezer:
 		return router.RungStopped
 	}
 	return router.RungFrozen
@@ -27,14 +32,18 @@ func rest(p router.Policy, idle time.Duration, freezer bool) router.Rung {
 
 // descend lists the sleeping instances that have come to a lower rung than the
 // one they are on, by instance ID. Ready and draining ones are the business of
-// drains.
-func descend(st *router.AppState, now time.Time, freezer func(node string) bool, leaving map[string]bool) map[string]router.Rung {
+// drains. frozen is how many of the serving release should stay frozen where
+// stop_after is auto; those that have slept longest go.
+func descend(st *router.AppState, now time.Time, freezer func(node string) bool, leaving map[string]bool, frozen int) map[string]router.Rung {
 	down := map[string]router.Rung{}
+	var sleeping []router.Instance // frozen ones of the serving release, by what is decided for all of them
 	for _, in := range st.Instances {
 		if now.Before(in.Claim.Until) {
 			continue
 		}
-		r := rest(st.App.Policy, now.Sub(in.IdleSince), freezer(in.Node))
+		idle := now.Sub(in.IdleSince)
+		r := rest(st.App.Policy, idle, freezer(in.Node))
+		auto := st.App.Policy.StopAfter == router.Auto && in.State == router.Frozen
 		switch {
 		case leaving[in.ID] && (in.State == router.Frozen || in.State == router.Stopped):
 			down[in.ID] = router.RungAbsent
@@ -42,9 +51,17 @@ func descend(st *router.AppState, now time.Time, freezer func(node string) bool,
 			down[in.ID] = router.RungAbsent
 		case in.State == router.Frozen && r != router.RungFrozen:
 			down[in.ID] = router.RungStopped
+		case auto && in.Release == st.App.Current:
+			sleeping = append(sleeping, in)
+		case auto && idle >= keepOld:
+			down[in.ID] = router.RungStopped
 		case in.State == router.Stopped && r == router.RungAbsent:
 			down[in.ID] = router.RungAbsent
 		}
+	}
+	slices.SortStableFunc(sleeping, func(a, b router.Instance) int { return b.IdleSince.Compare(a.IdleSince) })
+	for i := frozen; i < len(sleeping); i++ {
+		down[sleeping[i].ID] = router.RungStopped
 	}
 	return down
 }

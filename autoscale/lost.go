@@ -110,11 +110,12 @@ func (c *Controller) voidClaims(ctx context.Context) {
 	void := func(in router.Instance) bool {
 		return in.Claim.Held(c.Gateway, now) && !slices.Contains(live, in.Claim.Holder)
 	}
-	for _, st := range c.Catalog.Living() {
-		if !slices.ContainsFunc(st.Instances, void) {
+	for _, app := range c.claims.list() {
+		st, ok := c.Catalog.Get(app)
+		if !ok || !slices.ContainsFunc(st.Instances, void) {
 			continue
 		}
-		_, err := c.Store.Update(ctx, st.App.Name, func(st *router.AppState) error {
+		_, err := c.Store.Update(ctx, app, func(st *router.AppState) error {
 			for i := range st.Instances {
 				if in := &st.Instances[i]; void(*in) {
 					c.Log.Warn("a gateway is gone; what it had begun is taken over", "gateway", in.Claim.Holder, "instance", in.ID, "began", in.Claim.Op)
@@ -124,7 +125,7 @@ func (c *Controller) voidClaims(ctx context.Context) {
 			return nil
 		})
 		if err != nil {
-			c.Log.Warn("the claims of a gone gateway run on", "app", st.App.Name, "err", err)
+			c.Log.Warn("the claims of a gone gateway run on", "app", app, "err", err)
 		}
 	}
 }

@@ -68,12 +68,22 @@ func claim(st *router.AppState, s step, id string, rel router.Release, node, hol
 // claimStep claims, for r, the instance that s and id say, or a new one where
 // there is room for it.
 func (c *Controller) claimStep(st *router.AppState, r *raising, s step, id string, rel router.Release, now time.Time) error {
+	return c.claimStepOn(st, r, s, id, rel, now, nil)
+}
+
+// claimStepOn is claimStep with the nodes' accounts, in which a new instance is
+// counted; nil: as they are.
+func (c *Controller) claimStepOn(st *router.AppState, r *raising, s step, id string, rel router.Release, now time.Time, nodes []Candidate) error {
 	node := ""
 	if s == stepCreate {
+		if nodes == nil {
+			nodes = c.candidates(st.App.Name, &rel)
+		}
 		var err error
-		if node, err = Place(st.App.Name, rel.Run.Placement, rel.Run.Reserve, c.candidates(st.App.Name, &rel)); err != nil {
+		if node, err = Place(st.App.Name, rel.Run.Placement, rel.Run.Reserve, nodes); err != nil {
 			return err
 		}
+		occupy(nodes, node, st.App.Name, rel.Run.Reserve)
 		id = router.NewInstanceID(st.App.Name, rel.Number)
 	}
 	c.hold(r, id)

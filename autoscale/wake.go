@@ -19,6 +19,7 @@ import (
 // the app has no container to wake).
 func (c *Controller) Wake(ctx context.Context, app string) (router.Wake, error) {
 	started := c.Now()
+	c.Kick(app) // one instance may not be enough for those that wait
 	var last error
 	offline := true // until it was tried in vain: then only the store can tell another way
 	for {

@@ -42,6 +42,8 @@ type Event struct {
 // Sample is one gateway's count for one app in one second.
 type Sample struct {
 	Requests int64 // arrived in that second
+	Done     int64 // answered in it; upgraded connections do not count
+	Service  int64 // microseconds that those answered were served, from when an instance got them to the end of the answer
 	InFlight int64 // being served at its end, open streams and WebSockets included
 	Queued   int64 // waiting at its end although an instance is ready
 }

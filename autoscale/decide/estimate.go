@@ -34,7 +34,7 @@ func (m *Memory) estimate(p router.Policy, f Facts) estimate {
 	e := estimate{rate: s.level(window)}
 	h := horizon(f)
 	e.growth = s.growth(h)
-	inFlight := float64(min(m.InFlight[0], m.InFlight[1])) // what only one look saw may be gone
+	inFlight := float64(min(m.inFlight[0], m.inFlight[1])) // what only one look saw may be gone
 	count := func(sigmas, utilization float64) int {
 		n := instances(p, f, e.rate, inFlight, s.noise(), sigmas, utilization)
 		if n == 1 && s.at(s.Second) == 0 && inFlight == 0 {

@@ -47,8 +47,8 @@ func (m *Memory) facts(p router.Policy, f Facts) Facts {
 	return f
 }
 
-// times are measured times, smoothed.
-type times struct {
+// Times are measured times, smoothed.
+type Times struct {
 	Thaw   time.Duration `json:"thaw,omitempty"`
 	Start  time.Duration `json:"start,omitempty"`
 	Create time.Duration `json:"create,omitempty"`
@@ -61,14 +61,14 @@ type times struct {
 // there was anything to measure: half of it after a minute.
 const serviceFades = 0.9885
 
-func (t *times) served(done int64, service time.Duration) {
+func (t *Times) served(done int64, service time.Duration) {
 	if done > 0 {
 		t.Done = t.Done*serviceFades + float64(done)
 		t.Service = t.Service*serviceFades + service.Seconds()
 	}
 }
 
-func (t *times) service() time.Duration {
+func (t *Times) service() time.Duration {
 	if t.Done < 1 {
 		return 0
 	}
@@ -77,7 +77,7 @@ func (t *times) service() time.Duration {
 
 // woke takes in how long a wake took. Slow ones count at once, fast ones by and
 // by: what is expected of the next should rather be too long.
-func (t *times) woke(from router.Rung, took time.Duration) {
+func (t *Times) woke(from router.Rung, took time.Duration) {
 	at := map[router.Rung]*time.Duration{router.RungFrozen: &t.Thaw, router.RungStopped: &t.Start, router.RungAbsent: &t.Create}[from]
 	switch {
 	case at == nil:
@@ -85,5 +85,17 @@ func (t *times) woke(from router.Rung, took time.Duration) {
 		*at = took
 	default:
 		*at -= (*at - took) / 4
+	}
+}
+
+// Merge takes over what other has measured and t has not.
+func (t *Times) Merge(other Times) {
+	for _, at := range [][2]*time.Duration{{&t.Thaw, &other.Thaw}, {&t.Start, &other.Start}, {&t.Create, &other.Create}} {
+		if *at[0] == 0 {
+			*at[0] = *at[1]
+		}
+	}
+	if t.Done == 0 {
+		t.Done, t.Service = other.Done, other.Service
 	}
 }

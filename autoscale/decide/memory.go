@@ -26,10 +26,11 @@ type Memory struct {
 	Levels levels `json:"levels"`
 	Rhythm rhythm `json:"rhythm"`
 	Season season `json:"season"`
-	Times  times  `json:"times"`
+	Times  Times  `json:"times"`
 	Spent  spent  `json:"spent"`
 
-	InFlight [2]int64 `json:"-"` // of the last two seconds
+	inFlight [2]int64 // of the last two seconds
+	queued   int64    // in the last second
 
 	look    look
 	raise   time.Time // when an instance was last added
@@ -57,7 +58,8 @@ func (m *Memory) Observe(s Second, p router.Policy, f Facts) {
 	if s.Queued > 0 {
 		s.InFlight = 0 // what a queue is emptied with says nothing of what comes in
 	}
-	m.InFlight[0], m.InFlight[1] = m.InFlight[1], s.InFlight
+	m.inFlight[0], m.inFlight[1] = m.inFlight[1], s.InFlight
+	m.queued = s.Queued
 	f = m.facts(p, f)
 	e := m.estimate(p, f)
 	horizon := horizon(f)
@@ -92,6 +94,23 @@ func (m *Memory) Decided(now time.Time, d Decision, at Present) {
 
 // Woke takes in how long a wake took.
 func (m *Memory) Woke(from router.Rung, took time.Duration) { m.Times.woke(from, took) }
+
+// Queued is how many requests waited at the end of the last second.
+func (m *Memory) Queued() int { return int(m.queued) }
+
+// Expected is how long a wake from a rung takes, as far as is known.
+func (m *Memory) Expected(from router.Rung) time.Duration {
+	f := m.facts(router.Policy{MaxConcurrency: 1}, Facts{})
+	switch from {
+	case router.RungFrozen:
+		return f.Thaw
+	case router.RungStopped:
+		return f.Start
+	case router.RungAbsent:
+		return f.Create
+	}
+	return 0
+}
 
 func (m *Memory) raised() time.Time { return m.raise }
 

@@ -1,0 +1,149 @@
+package autoscale
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/fluxgate/fluxgate/autoscale/decide"
+	"github.com/fluxgate/fluxgate/router"
+)
+
+// present is what an app has at a moment, as decisions see it.
+func present(st *router.AppState, m *decide.Memory, now time.Time, queued int, idle time.Duration) decide.Present {
+	at := decide.Present{Queued: queued, Idle: idle}
+	for _, in := range st.Instances {
+		if in.Release != st.App.Current {
+			continue
+		}
+		switch in.State {
+		case router.Ready:
+			at.Ready++
+		case router.Starting:
+			at.Starting = append(at.Starting, max(0, m.Expected(step(in.Claim.Op).rung())-now.Sub(in.Since)))
+		case router.Frozen:
+			at.Frozen++
+		case router.Stopped:
+			at.Stopped++
+		}
+	}
+	return at
+}
+
+// govern decides for one app and has it carried out.
+func (c *Controller) govern(st *router.AppState, nodes map[string]router.Node, now time.Time) {
+	app := st.App.Name
+	current := st.App.Current
+	idle := c.idle(st, now)
+	d := c.decide(st, now, -1, idle)
+	have := st.Count(current, router.Ready, router.Starting)
+
+	leaving := leaving(st, nodes)
+	moving := 0 // serving instances on nodes that are being drained: their replacements come first
+	for _, in := range st.Instances {
+		if leaving[in.ID] && in.Release == current && (in.State == router.Ready || in.State == router.Starting) {
+			moving++
+		}
+	}
+	why := "its node is being drained, or its placement excludes it"
+	if moving == 0 && d.Desired == have {
+		candidates := func() []Candidate {
+			rel, _ := st.Serving() // there is one, or nobody would ask
+			return c.candidates(app, rel)
+		}
+		if how, ok := lopsided(st, nodes, candidates, now); ok {
+			moving, why = 1, how
+			c.note(app, router.Event{Kind: "decision", Text: "one instance moves to spread the app better: " + how})
+		}
+	}
+	switch {
+	case d.Desired > have-moving:
+		c.raiseTo(st, d.Desired+moving, now)
+	case d.Desired < st.Count(current, router.Ready) && d.Desired+moving <= st.Count(current, router.Ready):
+		reason := d.Reason
+		if moving > 0 {
+			reason = why
+		}
+		for _, id := range surplus(st, d.Desired, leaving, domains(st, nodes)) {
+			c.drain(app, id, now.Add(-idle), reason)
+		}
+	default:
+		for _, id := range surplus(st, st.Count(current, router.Ready), leaving, nil) {
+			c.drain(app, id, now, "another release serves")
+		}
+	}
+	for _, in := range st.Instances {
+		switch {
+		case in.State == router.Draining && !in.Claim.Held(c.Gateway, now):
+			c.resumeDrain(app, in.ID)
+		case in.State == router.Starting && now.After(in.Claim.Until):
+			c.adoptLate(in)
+		}
+	}
+	freezer := func(node string) bool { return nodes[node].Facts.Freeze }
+	for id, rung := range descend(st, now, freezer, leaving, d.Frozen) {
+		c.sink(app, id, rung)
+	}
+	k := c.minds.open(app)
+	k.mu.Lock()
+	c.agenda.put(app, nextLook(st, &k.memory, now))
+	k.mu.Unlock()
+}
+
+// decide asks what an app should have, and notes it if it is news. queued is how
+// many requests wait; below 0: as gateways said last.
+func (c *Controller) decide(st *router.AppState, now time.Time, queued int, idle time.Duration) decide.Decision {
+	app := st.App.Name
+	k := c.minds.open(app)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if queued < 0 {
+		queued = k.memory.Queued()
+	}
+	at := present(st, &k.memory, now, queued, idle)
+	d := decide.Decide(now, st.App.Policy, decide.Facts{}, &k.memory, at)
+	k.memory.Look(now, at)
+	k.memory.Decided(now, d, at)
+	if news := d.Desired != at.Have() || k.decided && k.last.Desired != d.Desired; news && (!k.decided || k.last.Desired != d.Desired || k.last.Rule != d.Rule) {
+		c.noteDecision(app, d, at)
+	}
+	k.last, k.decided = d, true
+	return d
+}
+
+// idle is the time since an app was last active: since its last request, or
+// since its newest instance became ready where none came.
+func (c *Controller) idle(st *router.AppState, now time.Time) time.Duration {
+	k := c.minds.open(st.App.Name)
+	k.mu.Lock()
+	last := k.active
+	k.mu.Unlock()
+	for _, in := range st.Instances {
+		if in.State == router.Ready && in.Since.After(last) {
+			last = in.Since
+		}
+	}
+	if last.IsZero() {
+		return 365 * 24 * time.Hour
+	}
+	return max(0, now.Sub(last))
+}
+
+func (c *Controller) noteDecision(app string, d decide.Decision, at decide.Present) {
+	s := d.Signals
+	fields := map[string]string{
+		"desired": fmt.Sprint(d.Desired), "had": fmt.Sprint(at.Have()), "frozen": fmt.Sprint(d.Frozen), "rule": d.Rule,
+		"rps": fmt.Sprintf("%.1f", s.Rate), "growth": fmt.Sprintf("%.1f", s.Growth), "noise": fmt.Sprintf("%.3f", s.Noise),
+		"concurrency": fmt.Sprintf("%.1f", s.Load), "service": s.Service.Round(10 * time.Microsecond).String(), "queued": fmt.Sprint(s.Queued),
+	}
+	var others []string
+	for _, v := range d.Votes {
+		if v.Rule != d.Rule {
+			others = append(others, fmt.Sprintf("%s: %d (%s)", v.Rule, v.Count, v.Reason))
+		}
+	}
+	if len(others) > 0 {
+		fields["otherwise"] = strings.Join(others, "; ")
+	}
+	c.note(app, router.Event{Kind: "decision", Text: fmt.Sprintf("%d instances, not %d: %s", d.Desired, at.Have(), d.Reason), Fields: fields})
+}
