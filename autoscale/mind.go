@@ -16,15 +16,9 @@ type Memories interface {
 	Recall(ctx context.Context, apps []string) (map[string][]byte, error)
 	// Keep stores what was learned, and when an app that sleeps has to be looked
 	// at although nobody asks for it: the zero time for never.
-	Keep(ctx context.Context, learned map[string]Learned) error
+	Keep(ctx context.Context, learned map[string]router.Learned) error
 	// Due are apps, at most so many, that had to be looked at by then.
 	Due(ctx context.Context, until time.Time, most int) ([]string, error)
-}
-
-// Learned is what is kept of an app.
-type Learned struct {
-	Memory []byte
-	Next   time.Time
 }
 
 // mind is what this process knows of an app's traffic.
@@ -140,7 +134,7 @@ func (c *Controller) keepMinds(ctx context.Context) {
 		return
 	}
 	now := c.Now()
-	batch := map[string]Learned{}
+	batch := map[string]router.Learned{}
 	flush := func() bool {
 		if len(batch) == 0 {
 			return true
@@ -153,12 +147,12 @@ func (c *Controller) keepMinds(ctx context.Context) {
 			}
 			return false
 		}
-		for app, kept := range batch {
+		for app := range batch {
 			k := c.minds.open(app)
 			k.mu.Lock()
 			k.fresh = false
 			k.mu.Unlock()
-			if st, ok := c.Catalog.Get(app); !ok || asleep(st) && now.Sub(kept.active(k)) > keepEvery {
+			if st, ok := c.Catalog.Get(app); !ok || asleep(st) && now.Sub(k.lastActive()) > keepEvery {
 				c.minds.forget(app)
 			}
 		}
@@ -174,7 +168,7 @@ func (c *Controller) keepMinds(ctx context.Context) {
 		k.mu.Lock()
 		if k.recalled && k.fresh {
 			if raw, err := json.Marshal(&k.memory); err == nil {
-				kept := Learned{Memory: raw}
+				kept := router.Learned{Memory: raw}
 				if at, due := k.memory.Next(now, st.App.Policy, decide.Facts{}); due {
 					kept.Next = at
 				}
@@ -189,7 +183,7 @@ func (c *Controller) keepMinds(ctx context.Context) {
 	flush()
 }
 
-func (Learned) active(k *mind) time.Time {
+func (k *mind) lastActive() time.Time {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.active

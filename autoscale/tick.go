@@ -167,6 +167,10 @@ func (c *Controller) observe(ctx context.Context, now time.Time, apps map[string
 		}
 		for _, app := range due {
 			apps[app] = true
+			k := c.minds.open(app)
+			k.mu.Lock()
+			k.fresh = true // so that it is kept when it is due next
+			k.mu.Unlock()
 		}
 	}
 	if err := c.recall(ctx, apps); err != nil {

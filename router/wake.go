@@ -47,3 +47,9 @@ type Sample struct {
 	InFlight int64 // being served at its end, open streams and WebSockets included
 	Queued   int64 // waiting at its end although an instance is ready
 }
+
+// Learned is what is kept of an app's traffic, for the next one that decides.
+type Learned struct {
+	Memory []byte    // as package decide writes it
+	Next   time.Time // when the app has to be looked at although nobody asks for it; zero: never
+}

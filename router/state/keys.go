@@ -37,6 +37,8 @@ func (k keys) drain(inst string) string  { return k.prefix + ":drain:{" + inst +
 func (k keys) lease(name string) string  { return k.prefix + ":lease:{" + name + "}" }  // hash
 func (k keys) history(app string) string { return k.prefix + ":history:{" + app + "}" } // sorted set: event by time in µs
 func (k keys) active() string            { return k.prefix + ":active" }                // sorted set: app by last activity in s
+func (k keys) memory(app string) string  { return k.prefix + ":memory:{" + app + "}" }  // string: what was learned of its traffic, JSON
+func (k keys) due() string               { return k.prefix + ":due" }                   // sorted set: app by when it has to be looked at, in s
 func (k keys) certIndex() string         { return k.prefix + ":{certs}:index" }         // sorted set, lexical: names
 func (k keys) certValues() string        { return k.prefix + ":{certs}:values" }        // hash: name -> record
 func (k keys) certLock(n string) string  { return k.prefix + ":certlock:{" + n + "}" }  // string: token
