@@ -88,7 +88,7 @@ const (
 // Decide is pure. What it looks at of m was observable before now.
 func Decide(now time.Time, p router.Policy, f Facts, m *Memory, at Present) Decision {
 	f = m.facts(p, f)
-	e := m.estimate(p, f)
+	e := m.estimate(now.Unix(), p, f)
 	d := Decision{Signals: Signals{
 		Rate: e.rate, Growth: e.growth, Noise: m.Signal.noise(), Load: e.rate * f.Service.Seconds(), Service: f.Service, Queued: at.Queued,
 	}}

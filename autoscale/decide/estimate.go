@@ -28,8 +28,15 @@ type estimate struct {
 // now is there then.
 func horizon(f Facts) float64 { return f.Create.Seconds() + 1 }
 
-func (m *Memory) estimate(p router.Policy, f Facts) estimate {
+// stale is after how many seconds without a word what was measured says nothing
+// of now.
+const stale = 5
+
+func (m *Memory) estimate(second int64, p router.Policy, f Facts) estimate {
 	s := &m.Signal
+	if second-s.Second > stale {
+		return estimate{}
+	}
 	window := int64(p.FastWindow.D() / time.Second)
 	e := estimate{rate: s.level(window)}
 	h := horizon(f)

@@ -61,7 +61,7 @@ func (m *Memory) Observe(s Second, p router.Policy, f Facts) {
 	m.inFlight[0], m.inFlight[1] = m.inFlight[1], s.InFlight
 	m.queued = s.Queued
 	f = m.facts(p, f)
-	e := m.estimate(p, f)
+	e := m.estimate(s.Unix, p, f)
 	horizon := horizon(f)
 	m.Signal.guess(s.Unix+int64(horizon+0.999), max(e.rate/2, min(e.rate+e.growth*horizon, 2*e.rate)))
 	m.Levels.see(e.comfortable, s.Unix)

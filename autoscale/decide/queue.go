@@ -69,7 +69,10 @@ func (m *Memory) surge(now time.Time, at Present, each, rate float64) float64 {
 		return 0
 	}
 	dt, noise := since.Seconds(), m.Signal.noise()
-	came := float64(at.Queued-m.look.queued)/dt + each*float64(m.look.ready)
+	came := float64(at.Queued-m.look.queued) / dt
+	if m.look.queued > 0 {
+		came += each * float64(m.look.ready) // they had no pause
+	}
 	if came <= rate+jump*math.Sqrt(rate/dt+noise*noise*rate*rate) {
 		return 0
 	}

@@ -22,7 +22,8 @@ type signal struct {
 	Seen    int64                  `json:"seen"`    // seconds since the first
 	Last    int64                  `json:"last"`    // the last one with a request
 
-	sigma float64 // noise, once it was worked out; below 0: not yet
+	sigma float64 // noise, where known
+	known bool
 }
 
 func (s *signal) at(second int64) float64 {
@@ -46,7 +47,7 @@ func (s *signal) add(second int64, rate float64) {
 func (s *signal) push(second int64, rate float64) {
 	s.Second = second
 	s.Seen++
-	s.sigma = -1
+	s.known = false
 	if rate > 0 {
 		s.Last = second
 	}
@@ -72,10 +73,11 @@ func (s *signal) guess(second int64, rate float64) {
 // noise is the standard error of forecasts beyond chance, of the rate. It goes by
 // the third quartile, so that a jump is no noise.
 func (s *signal) noise() float64 {
-	if s.sigma < 0 {
+	if !s.known {
 		off := s.Off
 		slices.Sort(off[:])
 		const quartile = 1.15 // three of four are within so many standard deviations
+		s.known = true
 		s.sigma = min(mostNoise, float64(off[signalSeconds*3/4])/quartile)
 	}
 	return s.sigma
