@@ -122,7 +122,8 @@ func Decide(now time.Time, p router.Policy, f Facts, m *Memory, at Present) Deci
 	if s := m.Season.due(now, f.Create); s > 0 {
 		vote(RuleSeason, s, "the two days before needed %d at this time", s)
 	}
-	if cool := p.CoolDown.D() - now.Sub(m.raised()); cool > 0 && have > 0 {
+	slept := p.FreezeAfter != router.Auto && at.Idle >= p.FreezeAfter.D() // the policy's own word goes first
+	if cool := p.CoolDown.D() - now.Sub(m.raised()); cool > 0 && have > 0 && !slept {
 		vote(RuleCoolDown, have, "an instance was added %s ago (cool_down %s)", now.Sub(m.raised()).Round(100*time.Millisecond), p.CoolDown)
 	}
 	// The first of equals wins.
@@ -165,11 +166,11 @@ func (m *Memory) warm(now time.Time, p router.Policy, f Facts, at Present) (int,
 	keep := func(rank int) bool {
 		age := m.Levels.age(rank, second)
 		if rank == 0 {
-			if at.Idle < p.CoolDown.D() {
-				return true // it came up just now, and may not have been asked yet
-			}
 			if p.FreezeAfter != router.Auto {
 				return at.Idle < p.FreezeAfter.D()
+			}
+			if at.Idle < p.CoolDown.D() {
+				return true // it came up just now, and may not have been asked yet
 			}
 		}
 		if age >= p.SlowWindow.D() {

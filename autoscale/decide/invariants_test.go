@@ -149,7 +149,7 @@ func (w *model) check(t *testing.T, now time.Time, d Decision, at Present) {
 		wrong("more frozen than there are")
 	case at.Queued > 0 && d.Desired < min(at.Have(), most) && !spent:
 		wrong("scaled down under a queue")
-	case now.Sub(w.raised) < w.p.CoolDown.D() && d.Desired < min(at.Have(), most) && !spent:
+	case now.Sub(w.raised) < w.p.CoolDown.D() && d.Desired < min(at.Have(), most) && !spent && (w.p.FreezeAfter == router.Auto || at.Idle < w.p.FreezeAfter.D()):
 		wrong("scaled down while it cools down")
 	case d.Reason == "" || d.Rule == "":
 		wrong("no reason")

@@ -61,18 +61,12 @@ func (m *Memory) queue(now time.Time, p router.Policy, f Facts, at Present, e es
 // surge is the rate that the growth of a queue tells of; 0 where that may be
 // chance.
 func (m *Memory) surge(now time.Time, at Present, each, rate float64) float64 {
-	since := lookEvery
-	if m.look.queued > 0 {
-		since = max(since, now.Sub(m.look.at))
-	}
-	if since > 5*lookEvery {
-		return 0
+	since := max(lookEvery, now.Sub(m.look.at))
+	if m.look.queued == 0 || since > 5*lookEvery {
+		return 0 // many at once are no rate yet
 	}
 	dt, noise := since.Seconds(), m.Signal.noise()
-	came := float64(at.Queued-m.look.queued) / dt
-	if m.look.queued > 0 {
-		came += each * float64(m.look.ready) // they had no pause
-	}
+	came := float64(at.Queued-m.look.queued)/dt + each*float64(m.look.ready) // they had no pause
 	if came <= rate+jump*math.Sqrt(rate/dt+noise*noise*rate*rate) {
 		return 0
 	}
