@@ -53,7 +53,7 @@ func DefaultPolicy() Policy {
 		Min: 0, Max: 10,
 		TargetUtilization: 0.7, MaxConcurrency: 100,
 		FastWindow: Duration(5 * time.Second), SlowWindow: Duration(60 * time.Second),
-		CoolDown: Duration(5 * time.Second), MaxScaleUpRate: 1000, WakeCost: 30,
+		CoolDown: Duration(5 * time.Second), MaxScaleUpRate: 1000, WakeCost: 40,
 		FreezeAfter: Auto, StopAfter: Auto, RemoveAfter: Duration(24 * time.Hour),
 		WakeDeadline: Duration(30 * time.Second),
 		QueueDepth:   5000, QueueDeadline: Duration(30 * time.Second),
