@@ -10,7 +10,7 @@ import (
 
 func TestRounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := crowd(t, 1, 0, 0)
+		c, _, _ := crowd(t, 1, 0, 0)
 		var r rounds
 		var count atomic.Int64
 		round := func(context.Context) {
