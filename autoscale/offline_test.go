@@ -134,7 +134,7 @@ func TestWakeKnowsThatTheStoreIsAway(t *testing.T) {
 		t.Errorf("the second wake asked %d times", now-asked)
 	}
 	w.store.fail(nil)
-	w.c.renew(t.Context())
+	w.c.tick(t.Context(), true)
 	w.settled("a", id)
 	w.put("a", router.Frozen)
 	asked = w.store.asked()
