@@ -81,12 +81,19 @@ type Timing struct {
 	Seed            uint64
 	// Probe, where set, is told of each step after it is done.
 	Probe func(Step)
+	// Waited, where set, is told when requests that came in the step at a moment
+	// are served, or of those left at the end, and how long they waited.
+	Waited func(cameMS, waitMS, requests int64)
+	// Stop, where it is closed, ends the run early; its Result is then of no use.
+	Stop <-chan struct{}
 }
 
 // Step is one step of the plant, after it is done.
 type Step struct {
-	MS, Arrived, Queued     int64
-	Ready, Starting, Frozen int
+	MS, Arrived, Queued              int64
+	Ready, Starting, Frozen, Stopped int
+	Desired, Target                  int    // as last ordered: instances, and how many more to keep frozen
+	Starts                           Starts // so far
 }
 
 type cohort struct{ at, n int64 }
@@ -102,6 +109,11 @@ func Run(trace Trace, app App, d Driver, timing Timing) Result {
 	next := timing.FirstMS
 	var slotMS, requests int64
 	for second, rate := range trace {
+		select {
+		case <-timing.Stop:
+			return Result{}
+		default:
+		}
 		for sub := range int64(stepsASecond) {
 			t := (int64(second)*stepsASecond + sub) * stepMS
 			if t == next {
@@ -133,7 +145,7 @@ func Run(trace Trace, app App, d Driver, timing Timing) Result {
 			p.maxQueue = max(p.maxQueue, p.queued)
 			p.peak = max(p.peak, running)
 			if timing.Probe != nil {
-				timing.Probe(Step{t, n, p.queued, p.ready, len(p.starting), p.frozen})
+				timing.Probe(Step{t, n, p.queued, p.ready, len(p.starting), p.frozen, p.stopped, p.desired, p.target, p.starts})
 			}
 		}
 		p.seconds = append(p.seconds, Second{int64(second) + 1, requests, float64(slotMS) / 1000, p.ready})
@@ -278,7 +290,7 @@ func (p *plant) serve(t int64) {
 		for left := started; left > 0; {
 			first := &p.queue[0]
 			take := min(first.n, left)
-			p.waits[begin-first.at] += take
+			p.waited(first.at, begin-first.at, take)
 			left -= take
 			if first.n -= take; first.n == 0 {
 				p.queue = p.queue[1:]
@@ -295,6 +307,14 @@ func (p *plant) serve(t int64) {
 	p.busy = p.spill[0]
 	copy(p.spill, p.spill[1:])
 	p.spill[len(p.spill)-1] = 0
+}
+
+// waited counts requests that came at a moment and waited so long.
+func (p *plant) waited(came, wait, n int64) {
+	p.waits[wait] += n
+	if p.timing.Waited != nil {
+		p.timing.Waited(came, wait, n)
+	}
 }
 
 // splitMix is SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom

@@ -61,7 +61,7 @@ func (r Result) Cost() float64 { return r.InstanceSeconds + frozenWeight*r.Froze
 func (p *plant) result(trace Trace) Result {
 	end := int64(len(trace)) * 1000
 	for _, c := range p.queue { // they have waited at least this long
-		p.waits[end-c.at] += c.n
+		p.waited(c.at, end-c.at, c.n)
 	}
 	idealMS := int64(0)
 	for _, rate := range trace {
