@@ -50,7 +50,7 @@ func (c *Controller) Deploy(ctx context.Context, d router.Deploy, progress func(
 		if len(bad) > 0 {
 			return router.Invalid("the policy", bad)
 		}
-		st.App.Policy = policy
+		st.App.SetPolicy(policy, d.By, c.Now())
 		if d.Domains != nil {
 			st.App.Domains = d.Domains
 		}

@@ -40,7 +40,10 @@ func arrange(app *cli.App, args []string) ([]string, *cli.Command, error) {
 			break
 		}
 		if len(arg) < 2 || arg[0] != '-' {
-			if sub := findCommand(commands, arg); sub != nil && len(positional) == 0 {
+			// Of a command that itself takes an argument, that may come before the
+			// verb: `policy APP set`.
+			first := len(positional) == 0 || len(positional) == 1 && cmd != nil && cmd.ArgsUsage != ""
+			if sub := findCommand(commands, arg); sub != nil && first {
 				cmd, commands = sub, sub.Subcommands
 				levels = append(levels, &level{name: arg, flags: sub.Flags})
 			} else {

@@ -234,44 +234,6 @@ func domainsCommand() *cli.Command {
 	}
 }
 
-func policyCommand() *cli.Command {
-	return &cli.Command{
-		Name: "policy", Usage: "show or change how an app scales and sleeps", ArgsUsage: "APP [set KEY=VALUE…]",
-		Flags: []cli.Flag{jsonFlag()},
-		Action: func(c *cli.Context) error {
-			app, verb, pairs, err := appVerb(c, "set")
-			if err != nil {
-				return err
-			}
-			set, err := keyValues(pairs)
-			if err != nil {
-				return err
-			}
-			client, err := connect(c)
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			var list []api.Setting
-			if verb == "set" {
-				list, err = client.SetPolicy(c.Context, app, set)
-			} else {
-				list, err = client.Policy(c.Context, app)
-			}
-			if err != nil {
-				return err
-			}
-			return emit(c, list, func(w io.Writer) {
-				rows := [][]string{{"KEY", "VALUE", "DEFAULT", "MEANING"}}
-				for _, s := range list {
-					rows = append(rows, []string{s.Key, s.Value, s.Default, s.Doc})
-				}
-				table(w, rows)
-			})
-		},
-	}
-}
-
 // appVerb reads "APP", or "APP VERB ARGUMENT…" with one of the verbs.
 func appVerb(c *cli.Context, verbs ...string) (app, verb string, rest []string, err error) {
 	args, err := arguments(c, 1, -1)
@@ -289,21 +251,6 @@ func appVerb(c *cli.Context, verbs ...string) (app, verb string, rest []string, 
 		return "", "", nil, usagef("%s needs an argument more", verb)
 	}
 	return app, verb, rest, nil
-}
-
-func keyValues(pairs []string) (map[string]string, error) {
-	m := make(map[string]string, len(pairs))
-	for _, pair := range pairs {
-		key, value, ok := strings.Cut(pair, "=")
-		if !ok || key == "" {
-			return nil, usagef("%q is not KEY=VALUE", pair)
-		}
-		if _, twice := m[key]; twice {
-			return nil, usagef("%s is given twice", key)
-		}
-		m[key] = value
-	}
-	return m, nil
 }
 
 // version is "v3", "-" for none.

@@ -27,6 +27,16 @@ type App struct {
 	Secrets map[string]Secret // environment set by `fluxgate env set`; goes into each new release
 	Crash   Crash             // crash backoff of the serving release
 	Created time.Time
+
+	PolicyBy string    // name of the token that changed the policy last; empty: nobody did
+	PolicyAt time.Time // when
+}
+
+// SetPolicy changes the policy, and who did it when, unless it is the same.
+func (a *App) SetPolicy(p Policy, by string, at time.Time) {
+	if p != a.Policy {
+		a.Policy, a.PolicyBy, a.PolicyAt = p, by, at
+	}
 }
 
 // AppState is everything stored about one app: the unit of every atomic write.

@@ -47,6 +47,10 @@ type PolicyField struct {
 // Get is the field's value in p as text.
 func (f PolicyField) Get(p Policy) string { return f.get(&p) }
 
+// Tick is how often it is decided how an app scales, while no request waits. No
+// window can be shorter.
+const Tick = time.Second
+
 // DefaultPolicy is what an app that says nothing gets.
 func DefaultPolicy() Policy {
 	return Policy{
@@ -70,8 +74,8 @@ var PolicyFields = []PolicyField{
 	autoField("target_concurrency", "requests at once that one instance should have; auto: target_utilization of max_concurrency", 0.01, 1e5, "auto", func(p *Policy) *float64 { return &p.TargetConcurrency }),
 	floatField("target_utilization", "how much of what an instance can serve it should get, where a target is auto", 0.1, 1, func(p *Policy) *float64 { return &p.TargetUtilization }),
 	intField("max_concurrency", "requests at once that one instance ever gets; further ones queue", 1, 100000, func(p *Policy) *int { return &p.MaxConcurrency }),
-	durationField("fast_window", "average that scales up", 2*time.Second, time.Minute, "", func(p *Policy) *Duration { return &p.FastWindow }),
-	durationField("slow_window", "longest that instances are held ready beyond need", 4*time.Second, time.Hour, "", func(p *Policy) *Duration { return &p.SlowWindow }),
+	durationField("fast_window", "average that scales up", Tick, time.Minute, "", func(p *Policy) *Duration { return &p.FastWindow }),
+	durationField("slow_window", "longest that instances are held ready beyond need", 2*Tick, time.Hour, "", func(p *Policy) *Duration { return &p.SlowWindow }),
 	durationField("cool_down", "time after a scale-up in which nothing scales down", 0, 10*time.Minute, "", func(p *Policy) *Duration { return &p.CoolDown }),
 	intField("max_scale_up_rate", "instances that may be started in a second", 1, 1000, func(p *Policy) *int { return &p.MaxScaleUpRate }),
 	floatField("wake_cost", "what a second of waiting for a wake is worth, in seconds of a running instance; higher keeps instances warm longer", 0, 10000, func(p *Policy) *float64 { return &p.WakeCost }),
@@ -138,6 +142,35 @@ func (p Policy) check(prefix string) []Violation {
 	order("freeze_after", "remove_after", p.FreezeAfter.String(), p.RemoveAfter.String(), p.StopAfter == Auto && p.FreezeAfter > p.RemoveAfter)
 	order("stop_after", "remove_after", p.StopAfter.String(), p.RemoveAfter.String(), p.StopAfter > p.RemoveAfter)
 	order("target_concurrency", "max_concurrency", formatFloat(p.TargetConcurrency), strconv.Itoa(p.MaxConcurrency), p.TargetConcurrency > float64(p.MaxConcurrency))
+	if p.FastWindow.D()%Tick != 0 {
+		bad = append(bad, Violation{
+			prefix + "fast_window", p.FastWindow.String(), "whole seconds, as decisions are made once a second",
+			"write " + Duration(p.FastWindow.D().Truncate(Tick)).String(),
+		})
+	}
+	if least := 24 * float64(p.Min); p.Budget > 0 && p.Budget < least {
+		bad = append(bad, Violation{
+			prefix + "budget", formatFloat(p.Budget), fmt.Sprintf("at least the %s instance-hours a day that %smin (%d) takes", formatFloat(least), prefix, p.Min),
+			"raise budget or lower min",
+		})
+	}
+	return append(bad, p.checkSchedule(prefix)...)
+}
+
+// checkSchedule finds entries that the app's own min or max would void.
+func (p Policy) checkSchedule(prefix string) []Violation {
+	entries, _ := scheduleEntries(string(p.Schedule)) // the field's own check comes first
+	var bad []Violation
+	for _, e := range entries {
+		least, most := e.value(e.least, p.Min), e.value(e.most, p.Max)
+		switch {
+		case least <= most || e.least >= 0 && e.most >= 0: // parseEntry sees to an entry with both
+		case e.least >= 0:
+			bad = append(bad, Violation{prefix + "schedule", e.text, fmt.Sprintf("min at most %smax (%d)", prefix, p.Max), "lower it, raise max, or say a max in the entry too"})
+		default:
+			bad = append(bad, Violation{prefix + "schedule", e.text, fmt.Sprintf("max at least %smin (%d)", prefix, p.Min), "raise it, lower min, or say a min in the entry too"})
+		}
+	}
 	return bad
 }
 

@@ -24,31 +24,31 @@ type Starts struct {
 // before the service, in steps of 100 ms in the queue and of 1 ms for a start.
 type Result struct {
 	App             string  `json:"app"`
-	Policy          string  `json:"policy"`
-	Duration        int     `json:"duration_s"`
-	Requests        int64   `json:"requests"`
-	Unserved        int64   `json:"unserved"`                // still queued at the end
-	InstanceSeconds float64 `json:"instance_seconds"`        // ready, starting and draining
-	FrozenSeconds   float64 `json:"frozen_instance_seconds"` //
-	IdealSeconds    float64 `json:"ideal_instance_seconds"`  // of one who knows the traffic and keeps instances 70 % busy
+	Policy          string  `json:"policy" doc:"What decided: fluxgate, fixed:N or replay"`
+	Duration        int     `json:"duration_s" doc:"Seconds of the trace"`
+	Requests        int64   `json:"requests" doc:"All that came"`
+	Unserved        int64   `json:"unserved" doc:"Still queued at the end; they count as having waited until then"`                     // still queued at the end
+	InstanceSeconds float64 `json:"instance_seconds" doc:"Ready, starting and draining"`                                                // ready, starting and draining
+	FrozenSeconds   float64 `json:"frozen_instance_seconds" doc:"Frozen"`                                                               //
+	IdealSeconds    float64 `json:"ideal_instance_seconds" doc:"Of one who knows the traffic beforehand and keeps instances 70 % busy"` // of one who knows the traffic and keeps instances 70 % busy
 	// Overprovision is InstanceSeconds / IdealSeconds; nil where nothing came.
-	Overprovision *float64 `json:"overprovision"`
-	Starts        int      `json:"starts"`
-	StartsFrom    Starts   `json:"starts_from"`
-	Peak          int      `json:"peak_instances"`
-	Over50        float64  `json:"share_wait_gt_50ms"`
+	Overprovision *float64 `json:"overprovision" doc:"instance_seconds / ideal_instance_seconds; null where nothing came"`
+	Starts        int      `json:"starts" doc:"Instances started, also those cancelled later"`
+	StartsFrom    Starts   `json:"starts_from" doc:"The same by the rung that they started from"`
+	Peak          int      `json:"peak_instances" doc:"Most instances at once, ready or starting"`
+	Over50        float64  `json:"share_wait_gt_50ms" doc:"Share of all requests that waited longer, their service not counted"`
 	Over250       float64  `json:"share_wait_gt_250ms"`
 	Over1000      float64  `json:"share_wait_gt_1s"`
 	Mean          float64  `json:"wait_mean_ms"`
-	P50           int64    `json:"wait_p50_ms"`
+	P50           int64    `json:"wait_p50_ms" doc:"Percentiles of the wait"`
 	P95           int64    `json:"wait_p95_ms"`
 	P99           int64    `json:"wait_p99_ms"`
 	P999          int64    `json:"wait_p999_ms"`
 	Max           int64    `json:"wait_max_ms"`
-	MaxQueue      int64    `json:"max_queue"`
+	MaxQueue      int64    `json:"max_queue" doc:"Most requests queued at once"`
 	// Flaps are changes of the desired count against the direction of the one
 	// before, in an hour.
-	Flaps    float64 `json:"flaps_per_hour"`
+	Flaps    float64 `json:"flaps_per_hour" doc:"Changes of the desired count against the direction of the one before"`
 	Timeline []Row   `json:"-"`
 }
 

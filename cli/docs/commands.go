@@ -47,7 +47,7 @@ func writeCommand(b *strings.Builder, c *urfave.Command, parents []string, shape
 		fmt.Fprintf(b, "### %s\n\n", words)
 	}
 	fmt.Fprintf(b, "%s.\n\n", upperFirst(c.Usage))
-	if len(c.Subcommands) == 0 {
+	if len(c.Subcommands) == 0 || c.ArgsUsage != "" {
 		fmt.Fprintf(b, "```\n%s\n```\n\n", strings.TrimSpace("fluxgate "+words+" "+c.ArgsUsage))
 	}
 	if c.Description != "" {
@@ -128,6 +128,9 @@ func writeShape(b *strings.Builder, words string, shape any) {
 func writeMembers(b *strings.Builder, t reflect.Type, prefix string) {
 	for f := range fields(t) {
 		tag, options, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if tag == "-" {
+			continue
+		}
 		if f.Anonymous && tag == "" {
 			writeMembers(b, f.Type, prefix)
 			continue
@@ -174,6 +177,9 @@ func jsonType(t reflect.Type) (kind string, inner reflect.Type) {
 		return jsonType(t.Elem())
 	case reflect.Slice:
 		of, inner := jsonType(t.Elem())
+		if rest, nested := strings.CutPrefix(of, "list of "); nested {
+			return "list of lists of " + rest, inner
+		}
 		return "list of " + of + "s", inner
 	case reflect.Map:
 		of, _ := jsonType(t.Elem())

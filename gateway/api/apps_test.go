@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -183,6 +184,14 @@ func TestPolicy(t *testing.T) {
 	if values["max"] != "4" || values["freeze_after"] != "never" || len(list) != len(router.PolicyFields) || !slices.Contains(r.Engine.Kicked(), "hello") {
 		t.Errorf("%+v", list)
 	}
+	for _, s := range list {
+		if was := map[string]string{"max": "10", "freeze_after": "auto", "stop_after": "auto", "remove_after": "24h"}[s.Key]; (s.Previous == nil) != (was == "") || s.Previous != nil && *s.Previous != was {
+			t.Errorf("%+v was %q before", s, was)
+		}
+	}
+	if list, err := r.Client.Policy(t.Context(), "hello"); err != nil || slices.ContainsFunc(list, func(s api.Setting) bool { return s.Previous != nil }) {
+		t.Errorf("%+v, %v", list, err)
+	}
 	before := r.Load(t, "hello").Version
 	_, err = r.Client.SetPolicy(t.Context(), "hello", map[string]string{"max": "0", "min": "x", "target_rps": "5"})
 	if e := wantCode(t, err, router.CodeInvalid); len(e.Violations) < 2 {
@@ -190,6 +199,55 @@ func TestPolicy(t *testing.T) {
 	}
 	if r.Load(t, "hello").Version != before {
 		t.Error("something changed")
+	}
+}
+
+func TestPolicyHistory(t *testing.T) {
+	r := apitest.Start(t)
+	at := apitest.Created.Add(time.Hour)
+	r.SetNow(at)
+	r.Deployed(t, "hello")
+	if list, err := r.Client.PolicyHistory(t.Context(), "hello", 100); err != nil || list == nil || len(list) != 0 {
+		t.Errorf("%v, %v", list, err)
+	}
+	for _, most := range []string{"4", "4", "5"} {
+		if _, err := r.Client.SetPolicy(t.Context(), "hello", map[string]string{"max": most}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := []router.PolicyEdit{
+		{At: at, By: "admin", Changes: []router.FieldChange{{Key: "max", From: "4", To: "5"}}},
+		{At: at, By: "admin", Changes: []router.FieldChange{{Key: "max", From: "10", To: "4"}}},
+	}
+	if list, err := r.Client.PolicyHistory(t.Context(), "hello", 100); err != nil || !reflect.DeepEqual(list, want) {
+		t.Errorf("%+v, %v", list, err)
+	}
+	if list, err := r.Client.PolicyHistory(t.Context(), "hello", 1); err != nil || !reflect.DeepEqual(list, want[:1]) {
+		t.Errorf("%+v, %v", list, err)
+	}
+	_, err := r.Client.PolicyHistory(t.Context(), "nobody", 1)
+	wantCode(t, err, router.CodeNotFound)
+}
+
+func TestTraffic(t *testing.T) {
+	r := apitest.Start(t)
+	at := apitest.Created
+	r.SetNow(at.Add(time.Hour + 2*time.Second + 300*time.Millisecond))
+	r.Deployed(t, "hello")
+	if got, err := r.Client.Traffic(t.Context(), "hello", time.Hour); err != nil || got.Requests == nil || len(got.Requests) != 0 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	r.Engine.Recorded = router.Traffic{From: at.Add(-time.Minute), Requests: make([]int64, 2*3600), Service: 12500 * time.Microsecond, Thaw: 15 * time.Millisecond, Create: time.Second}
+	r.Engine.Recorded.Requests[60], r.Engine.Recorded.Requests[61] = router.Unrecorded, 7
+	got, err := r.Client.Traffic(t.Context(), "hello", time.Hour)
+	if err != nil || !got.From.Equal(at) || len(got.Requests) != 3600 || got.Requests[0] != -1 || got.Requests[1] != 7 || got.Service != 12.5 || got.Starts != (api.StartTimes{Absent: 1000, Frozen: 15}) {
+		t.Errorf("%v %d %+v, %v", got.From, len(got.Requests), got.Starts, err)
+	}
+	_, err = r.Client.Traffic(t.Context(), "nobody", time.Hour)
+	wantCode(t, err, router.CodeNotFound)
+	for _, last := range []time.Duration{0, 59 * time.Second, 25 * time.Hour, -time.Hour} {
+		_, err = r.Client.Traffic(t.Context(), "hello", last)
+		wantCode(t, err, router.CodeInvalid)
 	}
 }
 

@@ -54,15 +54,24 @@ type LogReader interface {
 	Logs(ctx context.Context, app string, instances []router.Instance, opts LogOptions, fn func(router.LogLine) error) error
 }
 
-// History is the record of what happened to an app, newest first.
+// History is the record of what happened to an app, and of who changed its
+// policy, both newest first.
 type History interface {
 	History(ctx context.Context, app string, limit int) ([]router.Event, error)
+	PolicyHistory(ctx context.Context, app string) ([]router.PolicyEdit, error)
 }
 
 // Activity is what the gateways count.
 type Activity interface {
 	LastActive(ctx context.Context, apps []string) (map[string]time.Time, error)
 	Rates(ctx context.Context, from, to time.Time) (map[int64]map[string]router.Sample, error)
+}
+
+// Recorder has the traffic of the last 24 hours. Seconds before the first that
+// was recorded are left out. It answers what is Unrecorded for an app that was
+// never called.
+type Recorder interface {
+	Traffic(ctx context.Context, app string, from, to time.Time) (router.Traffic, error)
 }
 
 // Tokens stores tokens. Token answers CodeNotFound for an unknown ID.
@@ -84,7 +93,8 @@ type Backend struct {
 	History  History
 	Activity Activity
 	Tokens   Tokens
-	Nodes    Nodes // optional: without it there is nothing to manage
+	Nodes    Nodes    // optional: without it there is nothing to manage
+	Recorder Recorder // optional: without it there is no traffic to rehearse on
 	Doctor   func(context.Context) []Check
 
 	Domain    string // apps live at NAME.Domain

@@ -169,6 +169,18 @@ func (c *Client) SetPolicy(ctx context.Context, app string, set map[string]strin
 	return send[[]Setting](ctx, c, http.MethodPatch, appPath(app, "policy"), PolicyChange{Set: set})
 }
 
+// PolicyHistory is who changed an app's policy when, newest first, limit changes
+// at most.
+func (c *Client) PolicyHistory(ctx context.Context, app string, limit int) ([]router.PolicyEdit, error) {
+	return get[[]router.PolicyEdit](ctx, c, appPath(app, "policy", "history")+"?limit="+strconv.Itoa(limit))
+}
+
+// Traffic is what was recorded of an app's requests in the last time, 24 hours
+// at most.
+func (c *Client) Traffic(ctx context.Context, app string, last time.Duration) (Traffic, error) {
+	return get[Traffic](ctx, c, appPath(app, "traffic")+"?last="+url.QueryEscape(last.String()))
+}
+
 // Why is what happened to an app last, newest first.
 func (c *Client) Why(ctx context.Context, app string, limit int) ([]router.Event, error) {
 	return get[[]router.Event](ctx, c, appPath(app, "history")+"?limit="+strconv.Itoa(limit))

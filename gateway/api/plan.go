@@ -7,6 +7,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/fluxgate/fluxgate/router"
 )
@@ -147,14 +148,15 @@ func (p *plan) sameRelease() bool {
 // newSettings reports whether the push changes the policy or the domains.
 func (p *plan) newSettings() bool {
 	next := p.state.App
-	p.applySettings(&next)
+	p.applySettings(&next, "", time.Time{})
 	return next.Policy != p.state.App.Policy || !sameSet(next.Domains, p.state.App.Domains)
 }
 
 // applySettings changes the app as the manifest says; where that is not valid
 // any more, the policy stays.
-func (p *plan) applySettings(app *router.App) {
-	app.Policy, _ = app.Policy.With(p.manifest.Scale, "scale.")
+func (p *plan) applySettings(app *router.App, by string, at time.Time) {
+	policy, _ := app.Policy.With(p.manifest.Scale, "scale.")
+	app.SetPolicy(policy, by, at)
 	if p.manifest.Domains != nil {
 		app.Domains = p.manifest.Domains
 	}

@@ -166,7 +166,7 @@ func readSpec(parts *multipart.Reader, api huma.API) (PushSpec, error) {
 // goes away; the deploy does not.
 func (s *Server) push(ctx context.Context, p *plan, upload *spooled, by string, d deployStream) error {
 	if p.sameRelease() {
-		return s.unchanged(ctx, p, d)
+		return s.unchanged(ctx, p, by, d)
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*deployTimeout)
 	defer cancel()
@@ -187,7 +187,7 @@ func (s *Server) push(ctx context.Context, p *plan, upload *spooled, by string, 
 	if p.release.Source.Kind == router.SourceImage {
 		p.release.Digest = image
 		if p.sameRelease() {
-			return s.unchanged(ctx, p, d)
+			return s.unchanged(ctx, p, by, d)
 		}
 	}
 	if err := ctx.Err(); err != nil {
@@ -207,13 +207,13 @@ func (s *Server) push(ctx context.Context, p *plan, upload *spooled, by string, 
 
 // unchanged ends a push that needs no new release; policy and domains may still
 // differ.
-func (s *Server) unchanged(ctx context.Context, p *plan, d deployStream) error {
+func (s *Server) unchanged(ctx context.Context, p *plan, by string, d deployStream) error {
 	if !p.newSettings() {
 		s.finish(d, p.state, Deployed{Unchanged: true})
 		return nil
 	}
 	st, err := s.update(ctx, p.app, func(st *router.AppState) error {
-		p.applySettings(&st.App)
+		p.applySettings(&st.App, by, s.now())
 		return nil
 	})
 	if err != nil {

@@ -74,6 +74,7 @@ func New(b Backend) (*Server, error) {
 	s.registerEnv()
 	s.registerDomains()
 	s.registerPolicy()
+	s.registerTraffic()
 	s.registerPush()
 	s.registerLogs()
 	s.registerTokens()

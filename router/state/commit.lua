@@ -1,13 +1,14 @@
 -- Writes one app's changes, or none of them.
 --
 -- KEYS  1 app hash  2 index of apps  3 hostnames  4 version counter  5 change stream
---       6 memory reserved by node  7 capacity by node
+--       6 memory reserved by node  7 capacity by node  8 history of the app's policy
 -- ARGV  1 app  2 version it was read at ("0": absent)  3 highest version that the writer has seen
 --       4 identity of this write  5 "delete" or ""
---       then five lists, each a count and its elements:
+--       then six lists, each a count and its elements:
 --       hostnames to claim, hostnames to release, fields and values to set, fields to remove,
---       and of each node whose reserved memory changes: its name, the change in bytes, and
---       "new" where an instance is new there, so that the node must have room for it
+--       of each node whose reserved memory changes: its name, the change in bytes, and
+--       "new" where an instance is new there, so that the node must have room for it,
+--       and changes of the policy to remember
 -- Returns {"ok", version} when written; {"done", version} when a write of this identity was
 -- written before; {"conflict", version} when the app has another version; {"taken", hostname, app};
 -- {"full", node, reserved, capacity}.
@@ -20,7 +21,7 @@ local function list()
   at = at + n + 1
   return out
 end
-local claim, release, set, drop, reserve = list(), list(), list(), list(), list()
+local claim, release, set, drop, reserve, edits = list(), list(), list(), list(), list(), list()
 
 local version = redis.call('HGET', KEYS[1], 'v') or '0'
 local writes = redis.call('HGET', KEYS[1], 'w') or ''
@@ -68,7 +69,7 @@ for _, host in ipairs(release) do
   end
 end
 if ARGV[5] == 'delete' then
-  redis.call('DEL', KEYS[1])
+  redis.call('DEL', KEYS[1], KEYS[8])
   redis.call('HDEL', KEYS[2], app)
   return {'ok', next}
 end
@@ -80,6 +81,10 @@ for _, field in ipairs(drop) do
 end
 for i = 1, #set, 2 do
   redis.call('HSET', KEYS[1], set[i], set[i + 1])
+end
+for _, edit in ipairs(edits) do
+  redis.call('LPUSH', KEYS[8], edit)
+  redis.call('LTRIM', KEYS[8], 0, 99)
 end
 redis.call('HSET', KEYS[1], 'v', next, 'w', string.sub(identity .. writes, 1, 128))
 redis.call('HSET', KEYS[2], app, next)

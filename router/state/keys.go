@@ -19,11 +19,12 @@ type keys struct {
 
 func newKeys(prefix string) keys { return keys{prefix, "{" + prefix + "}"} }
 
-func (k keys) app(name string) string { return k.tag + ":app:" + name } // hash, see the package comment
-func (k keys) apps() string           { return k.tag + ":apps" }        // hash: app -> version
-func (k keys) hosts() string          { return k.tag + ":hosts" }       // hash: hostname -> app
-func (k keys) version() string        { return k.tag + ":version" }     // counter
-func (k keys) changes() string        { return k.tag + ":changes" }     // stream; an entry's ID is VERSION-0
+func (k keys) app(name string) string   { return k.tag + ":app:" + name }    // hash, see the package comment
+func (k keys) edits(name string) string { return k.tag + ":policy:" + name } // list: changes of its policy, newest first
+func (k keys) apps() string             { return k.tag + ":apps" }           // hash: app -> version
+func (k keys) hosts() string            { return k.tag + ":hosts" }          // hash: hostname -> app
+func (k keys) version() string          { return k.tag + ":version" }        // counter
+func (k keys) changes() string          { return k.tag + ":changes" }        // stream; an entry's ID is VERSION-0
 
 func (k keys) reserved() string { return k.tag + ":reserved" } // hash: node -> memory that instances there count for, in bytes
 func (k keys) capacity() string { return k.tag + ":capacity" } // hash: node -> memory that it has, in bytes

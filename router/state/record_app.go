@@ -25,6 +25,9 @@ type appRecord struct {
 	Secrets map[string]string `json:"secrets,omitempty"`
 	Crash   crashRecord       `json:"crash,omitzero"`
 	Created time.Time         `json:"created,omitzero"`
+
+	PolicyBy string    `json:"policy_by,omitempty"`
+	PolicyAt time.Time `json:"policy_at,omitzero"`
 }
 
 type policyRecord struct {
@@ -127,6 +130,7 @@ func encodeApp(a router.App) string {
 	return encode(appRecord{
 		current, a.Name, a.Owner, a.Domains, a.Current, a.Next, policyRecord(a.Policy),
 		reveal(a.Secrets), crashRecord(a.Crash), a.Created.UTC(),
+		a.PolicyBy, a.PolicyAt.UTC(),
 	})
 }
 
@@ -135,6 +139,7 @@ func decodeApp(name, raw string) (router.App, error) {
 	return router.App{
 		Name: name, Owner: r.Owner, Domains: r.Domains, Current: r.Current, Next: r.Next,
 		Policy: router.Policy(r.Policy), Secrets: conceal(r.Secrets), Crash: router.Crash(r.Crash), Created: r.Created,
+		PolicyBy: r.PolicyBy, PolicyAt: r.PolicyAt,
 	}, err
 }
 

@@ -115,6 +115,7 @@ func (s *Store) try(ctx context.Context, app, what string, fn func(*router.AppSt
 		}
 		w.claim = without(next.App.Domains, prev.App.Domains)
 		w.release = without(prev.App.Domains, next.App.Domains)
+		w.edits = edits(prev, next)
 	}
 	out, err := s.commit(ctx, s.client, w)
 	if err != nil {
@@ -198,6 +199,7 @@ type write struct {
 	set            []string // field, value, field, value, …
 	drop           []string // fields
 	reserve        []string // node, change in bytes, "new" or "", …
+	edits          []string // to put at the head of the policy's history
 }
 
 // outcome is the commit script's answer.
@@ -217,13 +219,13 @@ func (s *Store) commit(ctx context.Context, client redis.Scripter, w write) (out
 		gone = "delete"
 	}
 	args := []any{w.app, strconv.FormatUint(w.version, 10), strconv.FormatUint(s.seen.floor(), 10), newIdentity(), gone}
-	for _, list := range [][]string{w.claim, w.release, w.set, w.drop, w.reserve} {
+	for _, list := range [][]string{w.claim, w.release, w.set, w.drop, w.reserve, w.edits} {
 		args = append(args, len(list))
 		for _, v := range list {
 			args = append(args, v)
 		}
 	}
-	reply, err := commitScript.Run(ctx, client, []string{k.app(w.app), k.apps(), k.hosts(), k.version(), k.changes(), k.reserved(), k.capacity()}, args...).StringSlice()
+	reply, err := commitScript.Run(ctx, client, []string{k.app(w.app), k.apps(), k.hosts(), k.version(), k.changes(), k.reserved(), k.capacity(), k.edits(w.app)}, args...).StringSlice()
 	if err != nil {
 		return outcome{}, err
 	}

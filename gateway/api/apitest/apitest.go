@@ -31,8 +31,25 @@ type Rig struct {
 	Spool   string   // the server's SpoolDir
 	Log     *LogText // everything that the server logged
 
-	mu   sync.Mutex
-	last context.Context // of the last request
+	mu    sync.Mutex
+	last  context.Context // of the last request
+	clock time.Time       // the server's, where it was set
+}
+
+// SetNow stops the server's clock at a moment.
+func (r *Rig) SetNow(at time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.clock = at
+}
+
+func (r *Rig) now() time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.clock.IsZero() {
+		return time.Now()
+	}
+	return r.clock
 }
 
 // LastRequest is the context of the request that came last. It ends when the
@@ -51,9 +68,10 @@ func Start(t testing.TB) *Rig {
 	r.Engine = &Engine{apps: apps, Checks: []api.Check{{Name: "redis", Status: api.CheckOK, Detail: "answers"}}}
 	server, err := api.New(api.Backend{
 		Apps: apps, Catalog: r.Catalog, Deployer: r.Engine, Builder: r.Engine, Logs: r.Engine,
-		History: r.Store, Activity: r.Store, Tokens: r.Store,
+		History: r.Store, Activity: r.Store, Tokens: r.Store, Recorder: r.Engine,
 		Doctor: func(context.Context) []api.Check { return r.Engine.Checks },
 		Domain: "localhost", HTTPSPort: 8443, Version: "v0.0.0-test", SpoolDir: r.Spool,
+		Now:    r.now,
 		Logger: slog.New(slog.NewTextHandler(r.Log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	if err != nil {

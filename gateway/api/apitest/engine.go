@@ -22,6 +22,7 @@ type Engine struct {
 	Output    string
 	Lines     []router.LogLine
 	Checks    []api.Check
+	Recorded  router.Traffic // what Traffic cuts its answers from
 
 	apps api.Apps
 
@@ -151,7 +152,7 @@ func (e *Engine) Deploy(ctx context.Context, d router.Deploy, progress func(rout
 		if len(bad) > 0 {
 			return router.Invalid("the push", bad)
 		}
-		st.App.Policy = next
+		st.App.SetPolicy(next, d.By, Created)
 		if d.Domains != nil {
 			st.App.Domains = d.Domains
 		}
@@ -222,8 +223,20 @@ func (e *Engine) Logs(ctx context.Context, _ string, _ []router.Instance, opts a
 	return nil
 }
 
+// Traffic implements api.Recorder.
+func (e *Engine) Traffic(ctx context.Context, _ string, from, to time.Time) (router.Traffic, error) {
+	t := e.Recorded
+	if from.After(t.From) {
+		t.Requests = t.Requests[min(len(t.Requests), int(from.Sub(t.From)/time.Second)):]
+		t.From = from
+	}
+	t.Requests = t.Requests[:max(0, min(len(t.Requests), int(to.Sub(t.From)/time.Second)))]
+	return t, ctx.Err()
+}
+
 var (
 	_ api.Deployer  = (*Engine)(nil)
+	_ api.Recorder  = (*Engine)(nil)
 	_ api.Builder   = (*Engine)(nil)
 	_ api.LogReader = (*Engine)(nil)
 )
