@@ -205,6 +205,8 @@ func difference(before, after float64) string {
 		return "gone"
 	case after/before >= 10:
 		return fmt.Sprintf("x %.0f", after/before)
+	case before/after >= 10:
+		return fmt.Sprintf("/ %.0f", before/after)
 	}
 	return fmt.Sprintf("%+.1f %%", 100*(after/before-1))
 }

@@ -94,8 +94,10 @@ func main() {
 		err = runScale(ctx, o)
 	case "nodes": // one of the processes of scale
 		err = runFakeNodes(ctx, flag.Args()[1:])
+	case "autoscale":
+		err = runAutoscale(ctx, o)
 	default:
-		err = fmt.Errorf("there is nothing to measure called %q: leave it out, or say fleet or scale", flag.Arg(0))
+		err = fmt.Errorf("there is nothing to measure called %q: leave it out, or say fleet, scale or autoscale", flag.Arg(0))
 	}
 	stop()
 	if err != nil {
@@ -111,6 +113,7 @@ func usage() {
 	}
 	fmt.Fprintln(flag.CommandLine.Output(), "With the argument fleet: several machines and gateways instead (needs root).")
 	fmt.Fprintln(flag.CommandLine.Output(), "With the argument scale: many simulated nodes and apps instead (needs root).")
+	fmt.Fprintln(flag.CommandLine.Output(), "With the argument autoscale: the default policy on recorded traces, beside Knative's algorithm.")
 	flag.PrintDefaults()
 }
 

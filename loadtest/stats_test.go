@@ -87,3 +87,55 @@ func TestMarkdownNamesWhatIsMissed(t *testing.T) {
 		}
 	}
 }
+
+func TestPairs(t *testing.T) {
+	of := func(cost, over, flaps float64) scaled {
+		return scaled{Running: cost - 10, Frozen: 100, Ideal: 100, Over250: over, Flaps: flaps}
+	}
+	theirs := []scaled{of(200, 0.02, 3), of(300, 0.01, 5)}
+	for name, tt := range map[string]struct {
+		ours scaled
+		held bool
+	}{
+		"as dear and as slow as may be": {of(300, 0.01, 0), true},
+		"dearer than both":              {of(301, 0, 0), false},
+		"slower than the better":        {of(100, 0.011, 0), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := (pair{ours: tt.ours, theirs: theirs}).held(); got != tt.held {
+				t.Errorf("held: %v", got)
+			}
+		})
+	}
+	ours, sums := columns([]pair{{ours: of(200, 0.02, 1), theirs: theirs}, {ours: of(50, 0.04, 3), theirs: theirs}})
+	if ours.cost < 0.999 || ours.cost > 1.001 || ours.share < 0.0299 || ours.share > 0.0301 || ours.flaps != 2 || sums[0].flaps != 3 || sums[1].cost < 2.999 || sums[1].cost > 3.001 {
+		t.Errorf("%+v %+v", ours, sums)
+	}
+	if sumUp(nil).cost != 1 {
+		t.Error("nothing measured is no number")
+	}
+}
+
+// TestBaselinesAreWhole: there is a result of each baseline for every pair and
+// seed, and the files that it was made of.
+func TestBaselinesAreWhole(t *testing.T) {
+	t.Chdir("..")
+	for _, seed := range append([]uint64{0}, randomSeeds...) {
+		theirs, err := readBaselines(seed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pairs, err := makePairs(theirs, seed)
+		if err != nil || len(pairs) != len(traceNames)*len(traceApps) {
+			t.Errorf("seed %d: %d pairs, %v", seed, len(pairs), err)
+		}
+	}
+	if _, err := makePairs(nil, 1); err == nil {
+		t.Error("a missing result is no error")
+	}
+	for _, name := range append(append([]string(nil), traceNames...), traceApps...) {
+		if files, err := filepath.Glob(filepath.Join(tracesDir, name+".*")); err != nil || len(files) != 1 {
+			t.Errorf("%s: %v, %v", name, files, err)
+		}
+	}
+}

@@ -101,7 +101,7 @@ func (d *drawing) frame(top float64, title string, marks map[float64]string) {
 func (d *drawing) legend(top float64, entries ...[2]string) {
 	x := plotRight
 	for i := len(entries) - 1; i >= 0; i-- {
-		x -= 7 * float64(len(entries[i][1]))
+		x -= 7.4 * float64(len(entries[i][1]))
 		d.printf(`<text x="%g" y="%g" fill="#4b5563">%s</text><path d="M%g %gh18" %s/>`, x+10, top-10, entries[i][1], x-14, top-14, entries[i][0])
 		x -= 34
 	}

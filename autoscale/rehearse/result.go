@@ -27,10 +27,10 @@ type Result struct {
 	Policy          string  `json:"policy" doc:"What decided: fluxgate, fixed:N or replay"`
 	Duration        int     `json:"duration_s" doc:"Seconds of the trace"`
 	Requests        int64   `json:"requests" doc:"All that came"`
-	Unserved        int64   `json:"unserved" doc:"Still queued at the end; they count as having waited until then"`                     // still queued at the end
-	InstanceSeconds float64 `json:"instance_seconds" doc:"Ready, starting and draining"`                                                // ready, starting and draining
-	FrozenSeconds   float64 `json:"frozen_instance_seconds" doc:"Frozen"`                                                               //
-	IdealSeconds    float64 `json:"ideal_instance_seconds" doc:"Of one who knows the traffic beforehand and keeps instances 70 % busy"` // of one who knows the traffic and keeps instances 70 % busy
+	Unserved        int64   `json:"unserved" doc:"Still queued at the end; they count as having waited until then"`
+	InstanceSeconds float64 `json:"instance_seconds" doc:"Ready, starting and draining"`
+	FrozenSeconds   float64 `json:"frozen_instance_seconds" doc:"Frozen"`
+	IdealSeconds    float64 `json:"ideal_instance_seconds" doc:"Of one who knows the traffic beforehand and keeps instances 70 % busy"`
 	// Overprovision is InstanceSeconds / IdealSeconds; nil where nothing came.
 	Overprovision *float64 `json:"overprovision" doc:"instance_seconds / ideal_instance_seconds; null where nothing came"`
 	Starts        int      `json:"starts" doc:"Instances started, also those cancelled later"`
