@@ -34,24 +34,26 @@ func runSides(c *cli.Context, trace rehearse.Trace, sides []*side) error {
 type meter struct {
 	bars  *mpb.Progress // nil where nobody looks
 	bar   *mpb.Bar
+	total int64
 	done  atomic.Int64
-	start time.Time
 }
 
 func newMeter(c *cli.Context, what string, total int64) *meter {
-	m := &meter{start: time.Now()}
+	m := &meter{total: total}
 	if c.Bool("json") || !isTerminal(c.App.ErrWriter) {
 		return m
 	}
 	m.bars = mpb.New(mpb.WithOutput(c.App.ErrWriter), mpb.WithWidth(30), mpb.WithRefreshRate(100*time.Millisecond))
-	m.bar = m.bars.AddBar(total, mpb.BarRemoveOnComplete(), mpb.PrependDecorators(decor.Name(what+" ")), mpb.AppendDecorators(decor.Percentage(), decor.Elapsed(decor.ET_STYLE_GO, decor.WCSyncSpace)))
+	m.bar = m.bars.AddBar(total, mpb.PrependDecorators(decor.Name(what+" ")), mpb.AppendDecorators(decor.Percentage(), decor.Elapsed(decor.ET_STYLE_GO, decor.WCSyncSpace)))
 	return m
 }
 
 // add counts n of the total as done. It may be called from several goroutines.
 func (m *meter) add(n int64) {
-	if done := m.done.Add(n); m.bar != nil && done&0xff < n {
-		m.bar.SetCurrent(done)
+	const parts = 200 // more cannot be told apart
+	done := m.done.Add(n)
+	if m.bar != nil && done*parts/m.total != (done-n)*parts/m.total {
+		m.bar.SetCurrent(min(done, m.total-1)) // it completes by end
 	}
 }
 

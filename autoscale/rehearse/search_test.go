@@ -31,12 +31,14 @@ func TestSearch(t *testing.T) {
 		"the cheapest that holds": {
 			func(p router.Policy) int64 { return 100 / int64(1+p.WakeCost) },
 			func(p router.Policy) float64 { return 100 + p.WakeCost },
-			true, map[string]string{"wake_cost": "10"}, // 3: 25 of 1000 wait; 10: 9
+			true,
+			map[string]string{"wake_cost": "10"}, // 3: 25 of 1000 wait; 10: 9
 		},
 		"two settings together": {
 			func(p router.Policy) int64 { return max(0, 50-20*int64(p.Min)) + int64(100*p.TargetUtilization)/10 },
 			func(p router.Policy) float64 { return 100*float64(p.Min) - 100*p.TargetUtilization + 1000 },
-			true, map[string]string{"min": "3", "target_utilization": "0.9"},
+			true,
+			map[string]string{"min": "3", "target_utilization": "0.9"},
 		},
 		"what saves nothing stays": {
 			func(router.Policy) int64 { return 0 },
@@ -46,12 +48,14 @@ func TestSearch(t *testing.T) {
 		"nothing holds: the closest": {
 			func(p router.Policy) int64 { return 100 - int64(p.Min) },
 			func(p router.Policy) float64 { return float64(1 + p.Min) },
-			false, map[string]string{"min": "50", "max": "80"},
+			false,
+			map[string]string{"min": "50", "max": "80"},
 		},
 		"more instances than allowed, where needed": {
 			func(p router.Policy) int64 { return max(0, 500-10*int64(p.Max)) },
 			func(p router.Policy) float64 { return float64(p.Max) },
-			true, map[string]string{"max": "80"},
+			true,
+			map[string]string{"max": "80"},
 		},
 	}
 	for name, tt := range tests {

@@ -49,7 +49,7 @@ func (s *Server) registerTraffic() {
 			return Traffic{}, router.Invalid("the time", []router.Violation{{Field: "last", Value: in.Last, Limit: "a duration from 1m to 24h", Remedy: "the default is 24h"}})
 		}
 		if s.b.Recorder == nil {
-			return Traffic{}, router.Errorf(router.CodeUnavailable, "this gateway records no traffic")
+			return Traffic{}, router.Errorf(router.CodeUnavailable, "this gateway records no traffic; say --trace FILE and --app FILE")
 		}
 		to := s.now().Add(-unflushed).Truncate(time.Second)
 		t, err := s.b.Recorder.Traffic(ctx, in.App, to.Add(-last.D()), to)
