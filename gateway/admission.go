@@ -66,9 +66,12 @@ type admission struct {
 	target atomic.Pointer[target] // the newest
 
 	arrived  atomic.Int64 // requests since the last metering
+	done     atomic.Int64 // answers that ended since then
+	service  atomic.Int64 // microseconds that these took
 	inFlight atomic.Int64 // requests that hold a place
 	waiting  atomic.Int32 // length of queue, readable without mu
 	metered  bool         // is on the meter's list; guarded by the meter
+	quiet    bool         // had nothing to count the last time; guarded by the meter
 
 	mu     sync.Mutex // guards what follows; taken only when somebody has to wait
 	queue  queue
@@ -180,6 +183,15 @@ func (a *admission) fail(err error) {
 func (a *admission) remove(w *waiter) {
 	a.queue.remove(w)
 	a.waiting.Add(-1)
+}
+
+// answered counts an answer that has ended whole, at now. It must come before
+// the place is given back: an app with a request in flight stays on the meter's
+// list, so that nothing which is counted is left lying.
+func (x *exchange) answered(now time.Time) {
+	a := x.target.admission
+	a.done.Add(1)
+	a.service.Add(now.Sub(x.asked).Microseconds())
 }
 
 // leave gives the place of x back.

@@ -518,3 +518,48 @@ func BenchmarkAdmission(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkRequest is a request and its answer over kept connections on
+// loopback, both ends as bare as can be.
+func BenchmarkRequest(b *testing.B) {
+	r := newRig(b, nil)
+	answer := []byte(ok("hello"))
+	ln := listen(b)
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				buf := make([]byte, 4096)
+				for {
+					if _, err := c.Read(buf); err != nil {
+						return
+					}
+					if _, err := c.Write(answer); err != nil {
+						return
+					}
+				}
+			}()
+		}
+	}()
+	r.apply(record("a", instance("a-1", router.Ready, ln.Addr().String())))
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		c, _ := r.dial()
+		_ = c.SetDeadline(time.Now().Add(10 * time.Minute))
+		buf := make([]byte, 4096)
+		for pb.Next() {
+			if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: a.localhost\r\n\r\n"); err != nil {
+				b.Error(err)
+				return
+			}
+			if n, err := c.Read(buf); err != nil || n < 12 || string(buf[9:12]) != "200" {
+				b.Errorf("%q %v", buf[:n], err)
+				return
+			}
+		}
+	})
+}

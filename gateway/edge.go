@@ -89,7 +89,7 @@ func New(opts Options) (*Edge, error) {
 		stopped:    make(chan struct{}),
 	}
 	e.life, e.end = context.WithCancel(context.Background())
-	e.meter = &meter{gateway: opts.Gateway, sink: opts.Rates, log: opts.Logger}
+	e.meter = newMeter(opts)
 	e.fleet = newFleet(opts.Gateway, opts.Acks)
 	e.fleet.life, e.fleet.spawn, e.fleet.dial = e.life, e.spawn, opts.Dial
 	e.table.Store(e.platformTable())

@@ -54,6 +54,7 @@ type exchange struct {
 	// The conversation with the instance.
 	small    []byte       // the whole body, where it is short
 	sender   sender       // sends a longer one
+	asked    time.Time    // when the instance got the request
 	progress atomic.Int64 // Unix nanoseconds when a byte of the body last moved
 	phase    phase
 	body     bodyStream

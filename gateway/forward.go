@@ -122,7 +122,8 @@ func (x *exchange) ask(fresh bool) (*upconn, attempt) {
 	}
 	a.dialed = true
 	c.x, x.phase = x, phaseHead
-	x.progress.Store(time.Now().UnixNano())
+	x.asked = time.Now()
+	x.progress.Store(x.asked.UnixNano())
 	c.buf = x.appendHead(c.buf[:0])
 	c.buf = append(c.buf, x.small...)
 	n, err := c.Write(c.buf)

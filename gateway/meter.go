@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"log/slog"
+	"strconv"
 	"sync"
 	"time"
 
@@ -12,7 +13,7 @@ import (
 // RateSink keeps what this gateway counted. FlushRates is called with one
 // second's samples, at most one call at a time, and may be called again for a
 // second whose call failed: it must be idempotent for the same gateway and
-// second.
+// second. gateway names this run of it.
 type RateSink interface {
 	FlushRates(ctx context.Context, gateway string, second time.Time, samples map[string]router.Sample) error
 }
@@ -36,6 +37,14 @@ type meter struct {
 	failing bool
 }
 
+// newMeter makes the meter of one run of a gateway. It counts under a name of
+// its own: a gateway that stops and is started again in the same second would
+// otherwise take that second's first half for a repetition.
+func newMeter(o Options) *meter {
+	run := o.Gateway + "." + strconv.FormatInt(time.Now().UnixMilli(), 36)
+	return &meter{gateway: run, sink: o.Rates, log: o.Logger}
+}
+
 type batch struct {
 	second  time.Time
 	samples map[string]router.Sample
@@ -49,7 +58,7 @@ func (m *meter) note(a *admission) {
 	}
 	m.mu.Lock()
 	if !a.metered {
-		a.metered = true
+		a.metered, a.quiet = true, false
 		m.active = append(m.active, a)
 	}
 	m.mu.Unlock()
@@ -62,7 +71,10 @@ func (m *meter) collect() map[string]router.Sample {
 	var samples map[string]router.Sample
 	kept := m.active[:0]
 	for _, a := range m.active {
-		s := router.Sample{Requests: a.arrived.Swap(0), InFlight: a.inFlight.Load()}
+		// In flight first: whatever ended before that look is in the counts
+		// that are taken after it, and so an app without any is really done.
+		s := router.Sample{InFlight: a.inFlight.Load()}
+		s.Requests, s.Done, s.Service = a.arrived.Swap(0), a.done.Swap(0), a.service.Swap(0)
 		if t := a.target.Load(); len(t.endpoints) > 0 {
 			s.Queued = int64(a.waiting.Load())
 		}
@@ -73,8 +85,15 @@ func (m *meter) collect() map[string]router.Sample {
 			samples[a.app] = s
 		}
 		if s == (router.Sample{}) && a.waiting.Load() == 0 {
-			a.metered = false // the next request puts it on the list again
-			continue
+			// Twice in a row: at one look a request may be between the queue and
+			// the place that it was granted.
+			if a.quiet {
+				a.metered = false // the next request puts it on the list again
+				continue
+			}
+			a.quiet = true
+		} else {
+			a.quiet = false
 		}
 		kept = append(kept, a)
 	}

@@ -1,11 +1,17 @@
 package gateway
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"io"
 	"maps"
+	"net"
+	"net/http"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,7 +29,7 @@ type rates struct {
 func (s *rates) FlushRates(ctx context.Context, gateway string, second time.Time, samples map[string]router.Sample) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := ctx.Deadline(); !ok || gateway != "g1" || second.Nanosecond() != 0 {
+	if _, ok := ctx.Deadline(); !ok || gateway != "g1" && !strings.HasPrefix(gateway, "g1.") || second.Nanosecond() != 0 {
 		return errors.New("not called as promised")
 	}
 	if s.fail {
@@ -36,13 +42,13 @@ func (s *rates) FlushRates(ctx context.Context, gateway string, second time.Time
 	return nil
 }
 
-func (s *rates) total(app string) (n int64) {
+func (s *rates) total(app string) (sum router.Sample) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, samples := range s.got {
-		n += samples[app].Requests
+		sum = sum.Plus(samples[app])
 	}
-	return n
+	return sum
 }
 
 // What was counted arrives, also after the sink was away, and each second on
@@ -70,11 +76,15 @@ func TestMetering(t *testing.T) {
 	arrive(b, 1)
 	a.inFlight.Store(2)
 	a.waiting.Store(4)
+	a.done.Store(1)
+	a.service.Store(900)
 	b.waiting.Store(5) // nothing is ready: that is a wake, not a lack of places
 	m.tick(ctx, at(2))
 	sink.fail = true
 	m.tick(ctx, at(3)) // a's two still run
 	arrive(a, 7)
+	a.done.Store(9)
+	a.service.Store(8100)
 	a.inFlight.Store(0)
 	a.waiting.Store(0)
 	m.tick(ctx, at(4))
@@ -84,9 +94,9 @@ func TestMetering(t *testing.T) {
 	m.tick(ctx, at(6))
 
 	want := map[int64]map[string]router.Sample{
-		2: {"a": {Requests: 3, InFlight: 2, Queued: 4}, "b": {Requests: 1}},
+		2: {"a": {Requests: 3, Done: 1, Service: 900, InFlight: 2, Queued: 4}, "b": {Requests: 1}},
 		3: {"a": {InFlight: 2, Queued: 4}},
-		4: {"a": {Requests: 7}},
+		4: {"a": {Requests: 7, Done: 9, Service: 8100}},
 	}
 	if !maps.EqualFunc(sink.got, want, maps.Equal[map[string]router.Sample, map[string]router.Sample]) {
 		t.Errorf("got %v, want %v", sink.got, want)
@@ -134,7 +144,79 @@ func TestEveryRequestIsMetered(t *testing.T) {
 	if err := r.shutdown(waitTime); err != nil {
 		t.Error(err)
 	}
-	if n := sink.total("a"); n != requests {
-		t.Errorf("%d requests metered, want %d", n, requests)
+	if n := sink.total("a"); n.Requests != requests || n.Done != requests {
+		t.Errorf("metered %+v, want %d requests and answers", n, requests)
+	}
+}
+
+// What the app did counts with the time that it took: answers in one piece and
+// in many, short connections too. What it did not answer whole, and upgrades,
+// do not.
+func TestServiceTime(t *testing.T) {
+	sink := &rates{}
+	r := newRig(t, func(o *Options, _ *fakeEngine) { o.Rates = sink })
+	var busy atomic.Int64 // microseconds, as the app sees it
+	began, hold := make(chan bool), make(chan bool)
+	r.app("a", func(w http.ResponseWriter, req *http.Request) {
+		since := time.Now()
+		began <- true
+		<-hold
+		defer func() { busy.Add(time.Since(since).Microseconds()) }()
+		switch req.URL.Path {
+		case "/close":
+			w.Header().Set("Connection", "close")
+		case "/stream":
+			for range 3 {
+				_, _ = io.WriteString(w, "part")
+				_ = http.NewResponseController(w).Flush()
+			}
+		}
+	})
+	r.app("broken", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "10")
+		_, _ = io.WriteString(w, "half")
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	})
+	c := r.client()
+	since := time.Now()
+	for _, path := range []string{"/", "/close", "/stream"} {
+		go func() {
+			<-began
+			hold <- true
+		}()
+		r.get(c, "http://a.localhost"+path)
+	}
+	if res, err := c.Get("http://broken.localhost/"); err == nil {
+		_, err = io.ReadAll(res.Body)
+		_ = res.Body.Close()
+		if err == nil {
+			t.Error("half an answer passes for a whole one")
+		}
+	}
+	r.apply(record("echo", instance("echo-1", router.Ready, rawApp(t, func(_ int, c net.Conn, br *bufio.Reader) {
+		if _, err := http.ReadRequest(br); err == nil {
+			_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+		}
+	}))))
+	conn, br := r.dial()
+	_, _ = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: echo.localhost\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+	if res, err := http.ReadResponse(br, nil); err != nil || res.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("no upgrade: %v %v", res, err)
+	}
+	_ = conn.Close()
+	c.CloseIdleConnections()
+	if err := r.shutdown(waitTime); err != nil {
+		t.Error(err)
+	}
+	most := time.Since(since).Microseconds()
+	got := sink.total("a")
+	if got.Requests != 3 || got.Done != 3 || got.Service < busy.Load()-3 || got.Service > most {
+		t.Errorf("metered %+v; the app was busy for %d µs, all lasted %d µs", got, busy.Load(), most)
+	}
+	for _, app := range []string{"broken", "echo"} {
+		if got := sink.total(app); got.Requests != 1 || got.Done != 0 || got.Service != 0 {
+			t.Errorf("%s: metered %+v", app, got)
+		}
 	}
 }

@@ -51,17 +51,19 @@ func (x *exchange) respond(c *upconn) {
 		return
 	}
 	x.sender.stop(x)
-	c.finish(keep && !x.bodyLeft() && c.br.Buffered() == 0)
+	now := time.Now()
+	x.answered(now)
+	c.finish(keep && !x.bodyLeft() && c.br.Buffered() == 0, now)
 }
 
-// finish puts the connection back, or closes it.
-func (c *upconn) finish(keep bool) {
+// finish puts the connection back, idle since now, or closes it.
+func (c *upconn) finish(keep bool, now time.Time) {
 	if !keep {
 		c.discard()
 		return
 	}
 	c.x = nil
-	c.up.put(c, time.Now())
+	c.up.put(c, now)
 }
 
 // finishHead makes the instance's header ours, and reports whether the instance
@@ -271,7 +273,11 @@ func (b *bodyStream) Close() error {
 	b.closed = true
 	x, c := b.x, b.c
 	x.sender.stop(x)
-	c.finish(b.ended && b.keep && !x.bodyLeft() && c.br.Buffered() == 0)
+	now := time.Now()
+	if b.ended {
+		x.answered(now)
+	}
+	c.finish(b.ended && b.keep && !x.bodyLeft() && c.br.Buffered() == 0, now)
 	x.recycle()
 	return nil
 }

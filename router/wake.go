@@ -39,13 +39,19 @@ type Event struct {
 	Phases []Phase           `json:"phases,omitempty" doc:"Where the time went, for wakes"`
 }
 
-// Sample is one gateway's count for one app in one second.
+// Sample is one gateway's count for one app in one second, or the sum of all
+// gateways' counts.
 type Sample struct {
 	Requests int64 // arrived in that second
-	Done     int64 // answered in it; upgraded connections do not count
-	Service  int64 // microseconds that those answered were served, from when an instance got them to the end of the answer
+	Done     int64 // whose answer ended in that second, whole; upgraded connections do not count
+	Service  int64 // microseconds that those took, summed: from when an instance got the request to the end of its answer
 	InFlight int64 // being served at its end, open streams and WebSockets included
 	Queued   int64 // waiting at its end although an instance is ready
+}
+
+// Plus is the sum of two gateways' counts of the same second.
+func (s Sample) Plus(o Sample) Sample {
+	return Sample{s.Requests + o.Requests, s.Done + o.Done, s.Service + o.Service, s.InFlight + o.InFlight, s.Queued + o.Queued}
 }
 
 // Learned is what is kept of an app's traffic, for the next one that decides.

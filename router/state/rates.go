@@ -2,7 +2,6 @@ package state
 
 import (
 	"context"
-	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -30,7 +29,7 @@ func (s *Store) FlushRates(ctx context.Context, gateway string, second time.Time
 	counts := make([]string, 0, 2*len(samples))
 	active := make([]redis.Z, 0, len(samples))
 	for app, n := range samples {
-		counts = append(counts, gateway+"|"+app, fmt.Sprintf("%d,%d,%d", n.Requests, n.InFlight, n.Queued))
+		counts = append(counts, gateway+"|"+app, encodeSample(n))
 		active = append(active, redis.Z{Score: float64(unix), Member: app})
 	}
 	_, err := s.client.Pipelined(ctx, func(p redis.Pipeliner) error {
@@ -70,33 +69,49 @@ func (s *Store) Rates(ctx context.Context, from, to time.Time) (map[int64]map[st
 		}
 		apps := make(map[string]router.Sample, len(reply.Val()))
 		for field, counts := range reply.Val() {
-			n, ok := parseSample(counts)
 			bar := strings.LastIndexByte(field, '|')
+			n, ok := decodeSample(counts)
 			if !ok || bar < 0 {
 				s.log.Warn("a stored request rate cannot be read", "field", field)
 				continue
 			}
-			sum := apps[field[bar+1:]]
-			sum.Requests += n.Requests
-			sum.InFlight += n.InFlight
-			sum.Queued += n.Queued
-			apps[field[bar+1:]] = sum
+			apps[field[bar+1:]] = apps[field[bar+1:]].Plus(n)
 		}
 		sums[first+int64(i)] = apps
 	}
 	return sums, nil
 }
 
-// parseSample reads "requests,in flight,queued". It is called for every active
-// app, gateway and second.
-func parseSample(counts string) (n router.Sample, ok bool) {
-	first, rest, ok1 := strings.Cut(counts, ",")
-	second, third, ok2 := strings.Cut(rest, ",")
-	var err1, err2, err3 error
-	n.Requests, err1 = strconv.ParseInt(first, 10, 64)
-	n.InFlight, err2 = strconv.ParseInt(second, 10, 64)
-	n.Queued, err3 = strconv.ParseInt(third, 10, 64)
-	return n, ok1 && ok2 && err1 == nil && err2 == nil && err3 == nil
+// encodeSample is the stored form of one gateway's count: numbers with commas
+// between them. New ones go to the end, which older gateways do not read.
+func encodeSample(n router.Sample) string {
+	b := make([]byte, 0, 40)
+	for i, v := range [...]int64{n.Requests, n.InFlight, n.Queued, n.Done, n.Service} {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = strconv.AppendInt(b, v, 10)
+	}
+	return string(b)
+}
+
+// decodeSample reads the stored form of a count, also that of a gateway which
+// does not store all of it yet.
+func decodeSample(text string) (n router.Sample, ok bool) {
+	read := 0
+	for _, to := range [...]*int64{&n.Requests, &n.InFlight, &n.Queued, &n.Done, &n.Service} {
+		number, rest, more := strings.Cut(text, ",")
+		v, err := strconv.ParseInt(number, 10, 64)
+		if err != nil {
+			return router.Sample{}, false
+		}
+		*to = v
+		read++
+		if text = rest; !more {
+			break
+		}
+	}
+	return n, read >= 3
 }
 
 // LastActive is the last second in which each app was active; apps that never

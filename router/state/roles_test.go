@@ -1,8 +1,11 @@
 package state
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -125,10 +128,10 @@ func TestRates(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	samples := map[string]router.Sample{"x": {Requests: 10, InFlight: 2, Queued: 1}, "y": {Requests: 1}}
+	samples := map[string]router.Sample{"x": {Requests: 10, Done: 8, Service: 800, InFlight: 2, Queued: 1}, "y": {Requests: 1}}
 	flush(a, "a", now, samples)
 	flush(a, "a", now, samples) // the answer was lost
-	flush(b, "b|odd", now, map[string]router.Sample{"x": {Requests: 5, InFlight: 1}})
+	flush(b, "b|odd", now, map[string]router.Sample{"x": {Requests: 5, Done: 1, Service: 99, InFlight: 1}})
 	flush(b, "b|odd", now.Add(time.Second), map[string]router.Sample{"x": {Requests: 7}})
 	flush(b, "b|odd", now.Add(-time.Second), map[string]router.Sample{"x": {Requests: 3}}) // late
 	flush(a, "a", now, nil)
@@ -139,7 +142,7 @@ func TestRates(t *testing.T) {
 	}
 	wantEqual(t, rates, map[int64]map[string]router.Sample{
 		now.Unix() - 1: {"x": {Requests: 3}},
-		now.Unix():     {"x": {Requests: 15, InFlight: 3, Queued: 1}, "y": {Requests: 1}},
+		now.Unix():     {"x": {Requests: 15, Done: 9, Service: 899, InFlight: 3, Queued: 1}, "y": {Requests: 1}},
 		now.Unix() + 1: {"x": {Requests: 7}},
 	})
 	rates, err = b.Rates(ctx, now.Add(time.Second), now.Add(time.Second))
@@ -159,6 +162,62 @@ func TestRates(t *testing.T) {
 	remove(t, a, "x")
 	if last, err := a.LastActive(ctx, []string{"x"}); err != nil || len(last) != 0 {
 		t.Fatalf("a deleted app was active: %v %v", last, err)
+	}
+}
+
+// Redis hangs while two gateways flush: each keeps its seconds and sends them
+// again, and those that Redis had taken in after all count once.
+func TestRatesAfterAHang(t *testing.T) {
+	srv := startServer(t)
+	a, b := openStore(t, srv), openStore(t, srv)
+	ctx := testContext(t)
+	now := time.Unix(time.Now().Unix(), 0)
+	pid := serverPID(t, a)
+	second := func(i int) time.Time { return now.Add(time.Duration(i) * time.Second) }
+	flush := func(s *Store, gateway string, i int, limit time.Duration) error {
+		ctx, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
+		return s.FlushRates(ctx, gateway, second(i), map[string]router.Sample{"x": {Requests: 100, Done: 90, Service: 1000}})
+	}
+	if err := errors.Join(flush(a, "a", 0, limit), flush(b, "b", 0, limit)); err != nil {
+		t.Fatal(err)
+	}
+	signal(t, pid, syscall.SIGSTOP)
+	t.Cleanup(func() { signal(t, pid, syscall.SIGCONT) })
+	for i, s := range map[string]*Store{"a": a, "b": b} {
+		if err := flush(s, i, 1, 200*time.Millisecond); err == nil {
+			t.Fatal("a Redis that hangs took a second")
+		}
+	}
+	signal(t, pid, syscall.SIGCONT)
+	for i := range 3 { // all that is kept, the first of it once more
+		if err := errors.Join(flush(a, "a", i, limit), flush(b, "b", i, limit)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rates, err := b.Rates(ctx, second(0), second(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	both := map[string]router.Sample{"x": {Requests: 200, Done: 180, Service: 2000}}
+	wantEqual(t, rates, map[int64]map[string]router.Sample{now.Unix(): both, now.Unix() + 1: both, now.Unix() + 2: both})
+}
+
+// A gateway of the version before is read as far as it tells.
+func TestDecodeSample(t *testing.T) {
+	for text, want := range map[string]router.Sample{
+		"3,2,1":                   {Requests: 3, InFlight: 2, Queued: 1},
+		"3,2,1,5,700":             {Requests: 3, InFlight: 2, Queued: 1, Done: 5, Service: 700},
+		"3,2,1,5,700,of-the-next": {Requests: 3, InFlight: 2, Queued: 1, Done: 5, Service: 700},
+	} {
+		if got, ok := decodeSample(text); !ok || got != want {
+			t.Errorf("%q: %+v %v", text, got, ok)
+		}
+	}
+	for _, text := range []string{"", "3,2", "a,b,c", "1,2,3,"} {
+		if got, ok := decodeSample(text); ok {
+			t.Errorf("%q passes as %+v", text, got)
+		}
 	}
 }
 
