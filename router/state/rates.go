@@ -46,13 +46,30 @@ func (s *Store) FlushRates(ctx context.Context, gateway string, second time.Time
 // requests are absent; so is what is older than three minutes. The cost is in
 // proportion to the apps that were active.
 func (s *Store) Rates(ctx context.Context, from, to time.Time) (map[int64]map[string]router.Sample, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
 	sums := map[int64]map[string]router.Sample{}
 	first, last := max(from.Unix(), to.Unix()-maxSeconds), to.Unix()
-	if last < first {
-		return sums, nil
+	err := s.eachRate(ctx, first, last, func(second int64, app string, n router.Sample) {
+		apps := sums[second]
+		if apps == nil {
+			apps = map[string]router.Sample{}
+			sums[second] = apps
+		}
+		apps[app] = apps[app].Plus(n)
+	})
+	if err != nil {
+		return nil, err
 	}
+	return sums, nil
+}
+
+// eachRate calls fn for what every gateway counted of every app in the seconds
+// from first to last, once all of it has been read.
+func (s *Store) eachRate(ctx context.Context, first, last int64, fn func(second int64, app string, n router.Sample)) error {
+	if last < first {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
 	replies := make([]*redis.MapStringStringCmd, 0, last-first+1)
 	_, err := s.client.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for second := first; second <= last; second++ {
@@ -61,13 +78,9 @@ func (s *Store) Rates(ctx context.Context, from, to time.Time) (map[int64]map[st
 		return nil
 	})
 	if err != nil {
-		return nil, s.fail(ctx, "reading the request rates", err)
+		return s.fail(ctx, "reading the request rates", err)
 	}
 	for i, reply := range replies {
-		if len(reply.Val()) == 0 {
-			continue
-		}
-		apps := make(map[string]router.Sample, len(reply.Val()))
 		for field, counts := range reply.Val() {
 			bar := strings.LastIndexByte(field, '|')
 			n, ok := decodeSample(counts)
@@ -75,11 +88,10 @@ func (s *Store) Rates(ctx context.Context, from, to time.Time) (map[int64]map[st
 				s.log.Warn("a stored request rate cannot be read", "field", field)
 				continue
 			}
-			apps[field[bar+1:]] = apps[field[bar+1:]].Plus(n)
+			fn(first+int64(i), field[bar+1:], n)
 		}
-		sums[first+int64(i)] = apps
 	}
-	return sums, nil
+	return nil
 }
 
 // encodeSample is the stored form of one gateway's count: numbers with commas

@@ -82,16 +82,18 @@ func walk(t *testing.T, url string) {
 		t.Fatal(ok, err)
 	}
 	for name, err := range map[string]error{
-		"Announce":   s.Announce(ctx, "g", time.Minute),
-		"AckDrain":   s.AckDrain(ctx, "g", "i"),
-		"FlushRates": s.FlushRates(ctx, "g", time.Now(), map[string]router.Sample{"app-1": {Requests: 1}, "app-2": {Requests: 1}}),
-		"Record":     s.Record(ctx, "app-1", router.Event{At: time.Now(), Text: "x"}),
-		"PutToken":   s.PutToken(ctx, router.Token{ID: "t"}),
-		"PutNode":    s.PutNode(ctx, router.Node{Name: "n"}),
-		"Lock":       storage.Lock(ctx, "a.com"),
-		"Store":      storage.Store(ctx, "a/b", []byte("x")),
-		"Unlock":     storage.Unlock(ctx, "a.com"),
-		"Delete":     storage.Delete(ctx, "a"),
+		"Announce":      s.Announce(ctx, "g", time.Minute),
+		"AckDrain":      s.AckDrain(ctx, "g", "i"),
+		"FlushRates":    s.FlushRates(ctx, "g", time.Now(), map[string]router.Sample{"app-1": {Requests: 1}, "app-2": {Requests: 1}}),
+		"Record":        s.Record(ctx, "app-1", router.Event{At: time.Now(), Text: "x"}),
+		"RecordMinute":  s.RecordMinute(ctx, time.Now().Add(-3*time.Minute).Truncate(time.Minute), map[string][]router.Sample{"app-1": {{Requests: 1}}, "app-2": {{Requests: 1}}}),
+		"RecordTraffic": s.RecordTraffic(ctx, time.Now(), func(string) bool { return true }),
+		"PutToken":      s.PutToken(ctx, router.Token{ID: "t"}),
+		"PutNode":       s.PutNode(ctx, router.Node{Name: "n"}),
+		"Lock":          storage.Lock(ctx, "a.com"),
+		"Store":         storage.Store(ctx, "a/b", []byte("x")),
+		"Unlock":        storage.Unlock(ctx, "a.com"),
+		"Delete":        storage.Delete(ctx, "a"),
 	} {
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -100,6 +102,14 @@ func walk(t *testing.T, url string) {
 	rates, err := s.Rates(ctx, time.Now().Add(-time.Minute), time.Now())
 	if err != nil || len(rates) == 0 {
 		t.Errorf("rates %v, %v", rates, err)
+	}
+	seconds, err := s.Traffic(ctx, "app-1", time.Now().Add(-5*time.Minute), time.Now())
+	if sum := router.SumUp(seconds); err != nil || sum.Requests != 2 {
+		t.Errorf("traffic %+v, %v", sum, err)
+	}
+	minutes, err := s.TrafficMinutes(ctx, "app-2", time.Now().Add(-29*24*time.Hour), time.Now())
+	if err != nil || len(minutes) != 29*24*60+1 || minutes[len(minutes)-1].Requests+minutes[len(minutes)-2].Requests != 1 {
+		t.Errorf("%d minutes of traffic, %v", len(minutes), err)
 	}
 }
 

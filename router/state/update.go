@@ -182,11 +182,12 @@ func reservations(prev, next router.AppState) []string {
 func (s *Store) forget(ctx context.Context, app string) {
 	_, err := s.client.Pipelined(ctx, func(p redis.Pipeliner) error {
 		p.Del(ctx, s.keys.history(app))
+		p.Del(ctx, s.keys.traffic(app))
 		p.ZRem(ctx, s.keys.active(), app)
 		return nil
 	})
 	if err != nil {
-		s.log.Warn("the history of a deleted app was left behind", "app", app, "err", err)
+		s.log.Warn("the history and the traffic of a deleted app were left behind", "app", app, "err", err)
 	}
 }
 
