@@ -113,7 +113,11 @@ func example(t testing.TB) *apitest.Rig {
 	}
 	for _, e := range []router.Event{
 		{Kind: "wake", Text: "woke from frozen", Fields: map[string]string{"instance": "hello-2-00000002"}, Phases: []router.Phase{{Name: "claim", Took: 900e3}, {Name: "thaw", Took: 7400e3}, {Name: "probe", Took: 1200e6}}},
-		{Kind: "decision", Text: "from 1 to 2:\x1b[31m 410 requests/s, 200 each"},
+		{Kind: "decision", Text: "from 1 to 2:\x1b[31m 410 requests/s, 200 each", Decision: &router.Decision{
+			Had: 1, Desired: 2, Rule: "rate",
+			Votes:   []router.Vote{{Rule: "rate", Count: 2, Reason: "410 requests/s"}, {Rule: "min", Count: 1, Reason: "min is 1\x1b[31m"}},
+			Signals: []router.Signal{{Name: "rate", Value: 410, Unit: "requests/s", Window: router.Duration(6 * time.Second)}, {Name: "load", Value: 16.4}},
+		}},
 	} {
 		e.At = time.Now() // the store forgets what is old
 		if err := r.Store.Record(t.Context(), "hello", e); err != nil {
@@ -197,6 +201,7 @@ func TestWrongUsage(t *testing.T) {
 		"logs a -n -1":         "negative",
 		"logs a --since never": "not a duration",
 		"why a -n 0":           "from 1 to 500",
+		"why a --at noonish":   "is not a time",
 		"rollback a latest":    "not a release",
 		"rollback a v0":        "not a release",
 		"env a get":            "env has no",

@@ -11,7 +11,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/fluxgate/fluxgate/gateway/api"
-	"github.com/fluxgate/fluxgate/router"
 )
 
 func appsCommand() *cli.Command {
@@ -149,45 +148,6 @@ func releasesCommand() *cli.Command {
 			table(w, rows)
 		}),
 	}
-}
-
-func whyCommand() *cli.Command {
-	return &cli.Command{
-		Name: "why", Usage: "show why an app scaled, slept, woke or crashed", ArgsUsage: "APP",
-		Flags: []cli.Flag{&cli.IntFlag{Name: "lines", Aliases: []string{"n"}, Usage: "show the last `N` entries", Value: 20}, jsonFlag()},
-		Action: func(c *cli.Context) error {
-			if n := c.Int("lines"); n < 1 || n > 500 {
-				return usagef("--lines is %d; it goes from 1 to 500", n)
-			}
-			return why(c)
-		},
-	}
-}
-
-var why = onApp(func(c *cli.Context, client *api.Client, app string) ([]router.Event, error) {
-	return client.Why(c.Context, app, c.Int("lines"))
-}, func(c *cli.Context, w io.Writer, events []router.Event) {
-	if len(events) == 0 {
-		fmt.Fprintln(w, "nothing happened yet")
-		return
-	}
-	rows := [][]string{{"WHEN", "WHAT", "WHY"}}
-	for _, e := range events {
-		text := clean(e.Text)
-		if len(e.Phases) > 0 {
-			text += " (" + phases(e.Phases) + ")"
-		}
-		rows = append(rows, []string{ago(c, e.At), e.Kind, text})
-	}
-	table(w, rows)
-})
-
-func phases(list []router.Phase) string {
-	parts := make([]string, len(list))
-	for i, p := range list {
-		parts[i] = p.Name + " " + seconds(p.Took)
-	}
-	return strings.Join(parts, ", ")
 }
 
 func domainsCommand() *cli.Command {

@@ -37,6 +37,33 @@ type Event struct {
 	Text   string            `json:"text" doc:"What happened and why, in a sentence"`
 	Fields map[string]string `json:"fields,omitempty" doc:"Signals and results, by name"`
 	Phases []Phase           `json:"phases,omitempty" doc:"Where the time went, for wakes"`
+
+	Decision *Decision `json:"decision,omitempty" doc:"What was weighed, for decisions"`
+}
+
+// Decision is a scaling decision as an app's history keeps it.
+type Decision struct {
+	Had     int      `json:"had" doc:"Instances that were ready or starting"`
+	Desired int      `json:"desired" doc:"Instances that should be"`
+	Frozen  int      `json:"frozen,omitempty" doc:"Further instances that should stay frozen"`
+	Rule    string   `json:"rule" doc:"The rule that won"`
+	Votes   []Vote   `json:"votes,omitempty" doc:"What each rule asked for, the winner first: what would have been done otherwise"`
+	Signals []Signal `json:"signals,omitempty" doc:"What was measured"`
+}
+
+// Vote is what one rule of a decision asks for.
+type Vote struct {
+	Rule   string `json:"rule"`
+	Count  int    `json:"count" doc:"Instances"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// Signal is one measurement behind a decision.
+type Signal struct {
+	Name   string   `json:"name" doc:"Such as rate, load or service"`
+	Value  float64  `json:"value"`
+	Unit   string   `json:"unit,omitempty"`
+	Window Duration `json:"window,omitempty" doc:"Over which time it was measured"`
 }
 
 // Sample is one gateway's count for one app in one second, or the sum of all

@@ -125,7 +125,8 @@ func (s *Server) registerApps() {
 	})
 	type whyInput struct {
 		AppPath
-		Limit int `query:"limit" minimum:"1" maximum:"500" default:"20" doc:"How many entries"`
+		Limit int       `query:"limit" minimum:"1" maximum:"500" default:"20" doc:"How many entries"`
+		At    time.Time `query:"at" doc:"Entries around this time, before and after it, instead of the last"`
 	}
 	register(s, huma.Operation{
 		OperationID: "why", Method: http.MethodGet, Path: "/v1/apps/{app}/history", Summary: "The last scaling decisions, wakes, crashes and deploys, newest first", Tags: []string{"apps"},
@@ -133,7 +134,7 @@ func (s *Server) registerApps() {
 		if _, err := s.find(in.App); err != nil {
 			return nil, err
 		}
-		events, err := s.b.History.History(ctx, in.App, in.Limit)
+		events, err := s.b.History.History(ctx, in.App, in.At, in.Limit)
 		if events == nil {
 			events = []router.Event{}
 		}

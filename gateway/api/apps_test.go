@@ -254,17 +254,22 @@ func TestTraffic(t *testing.T) {
 func TestHistory(t *testing.T) {
 	r := apitest.Start(t)
 	r.Deployed(t, "hello")
-	if list, err := r.Client.Why(t.Context(), "hello", 5); err != nil || list == nil || len(list) != 0 {
+	if list, err := r.Client.Why(t.Context(), "hello", time.Time{}, 5); err != nil || list == nil || len(list) != 0 {
 		t.Errorf("%v, %v", list, err)
 	}
+	now := time.Now()
 	for i := range 3 {
-		if err := r.Store.Record(t.Context(), "hello", router.Event{At: time.Now().Add(time.Duration(i) * time.Millisecond), Kind: "wake", Text: fmt.Sprint(i), Phases: []router.Phase{{Name: "thaw", Took: 7e6}}}); err != nil {
+		if err := r.Store.Record(t.Context(), "hello", router.Event{At: now.Add(time.Duration(i) * time.Millisecond), Kind: "wake", Text: fmt.Sprint(i), Phases: []router.Phase{{Name: "thaw", Took: 7e6}}}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	list, err := r.Client.Why(t.Context(), "hello", 2)
+	list, err := r.Client.Why(t.Context(), "hello", time.Time{}, 2)
 	if err != nil || len(list) != 2 || list[0].Text != "2" || list[0].Phases[0].Took != 7*time.Millisecond {
 		t.Errorf("%+v, %v", list, err)
+	}
+	list, err = r.Client.Why(t.Context(), "hello", now, 2)
+	if err != nil || len(list) != 2 || list[0].Text != "1" || list[1].Text != "0" {
+		t.Errorf("around the first: %+v, %v", list, err)
 	}
 }
 

@@ -54,10 +54,10 @@ type LogReader interface {
 	Logs(ctx context.Context, app string, instances []router.Instance, opts LogOptions, fn func(router.LogLine) error) error
 }
 
-// History is the record of what happened to an app, and of who changed its
-// policy, both newest first.
+// History is the record of what happened to an app (the last events, or those
+// around at) and of who changed its policy, both newest first.
 type History interface {
-	History(ctx context.Context, app string, limit int) ([]router.Event, error)
+	History(ctx context.Context, app string, at time.Time, limit int) ([]router.Event, error)
 	PolicyHistory(ctx context.Context, app string) ([]router.PolicyEdit, error)
 }
 

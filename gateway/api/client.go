@@ -181,9 +181,14 @@ func (c *Client) Traffic(ctx context.Context, app string, last time.Duration) (T
 	return get[Traffic](ctx, c, appPath(app, "traffic")+"?last="+url.QueryEscape(last.String()))
 }
 
-// Why is what happened to an app last, newest first.
-func (c *Client) Why(ctx context.Context, app string, limit int) ([]router.Event, error) {
-	return get[[]router.Event](ctx, c, appPath(app, "history")+"?limit="+strconv.Itoa(limit))
+// Why is what happened to an app, newest first: around at, or last where at is
+// zero.
+func (c *Client) Why(ctx context.Context, app string, at time.Time, limit int) ([]router.Event, error) {
+	query := url.Values{"limit": {strconv.Itoa(limit)}}
+	if !at.IsZero() {
+		query.Set("at", at.UTC().Format(time.RFC3339Nano))
+	}
+	return get[[]router.Event](ctx, c, appPath(app, "history")+"?"+query.Encode())
 }
 
 // Tokens lists the tokens.

@@ -50,6 +50,9 @@ func fill(v reflect.Value, seed *int) {
 			fill(value, seed)
 			v.SetMapIndex(key, value)
 		}
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		fill(v.Elem(), seed)
 	default:
 		panic("a field of a kind that this test does not know: " + v.Kind().String())
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -233,7 +234,7 @@ func TestHistory(t *testing.T) {
 	}
 	history := func(limit int) []router.Event {
 		t.Helper()
-		events, err := s.History(ctx, "hello", limit)
+		events, err := s.History(ctx, "hello", time.Time{}, limit)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -254,6 +255,32 @@ func TestHistory(t *testing.T) {
 		t.Fatalf("%d events: one of more than seven days ago is told", len(got))
 	}
 
+	around := func(at time.Time, limit int) (texts []string) {
+		t.Helper()
+		events, err := s.History(ctx, "hello", at, limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range events {
+			texts = append(texts, e.Text)
+		}
+		return texts
+	}
+	for name, c := range map[string]struct {
+		at    time.Duration
+		limit int
+		want  []string
+	}{
+		"in the middle":    {500 * time.Millisecond, 2, []string{"decision", full.Text}},
+		"at the very time": {0, 1, []string{full.Text}},
+		"after all":        {time.Minute, 2, []string{"act", "decision"}},
+		"before all":       {-time.Minute, 2, []string{full.Text}},
+	} {
+		if got := around(base.Add(c.at), c.limit); !slices.Equal(got, c.want) {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+
 	many := make([]router.Event, historyLength+20)
 	for i := range many {
 		many[i] = router.Event{At: base.Add(time.Minute + time.Duration(i)*time.Millisecond), Text: fmt.Sprint(i)}
@@ -267,6 +294,49 @@ func TestHistory(t *testing.T) {
 	remove(t, s, "hello")
 	if got := history(0); len(got) != 0 {
 		t.Fatalf("a deleted app has %d events", len(got))
+	}
+}
+
+// An app's history has a fixed size, whatever happens to it.
+func TestHistorySize(t *testing.T) {
+	s := newStore(t)
+	ctx := testContext(t)
+	long := strings.Repeat("a\x00…\xff", 200)
+	huge := router.Event{Kind: "decision", Text: long, Fields: map[string]string{"reason": long}, Decision: &router.Decision{Rule: long, Votes: []router.Vote{{Reason: long}}}}
+	for range 10 {
+		huge.Phases = append(huge.Phases, router.Phase{Name: long})
+	}
+	fair := router.Event{Kind: "decision", Text: "4 instances, not 2: 310 requests/s", Decision: &router.Decision{Had: 2, Desired: 4, Rule: "rate", Signals: []router.Signal{{Name: "rate", Value: 310}}}}
+	for range 9 {
+		fair.Decision.Votes = append(fair.Decision.Votes, router.Vote{Rule: "rate", Count: 4, Reason: strings.Repeat("reason ", 40)})
+	}
+	base := time.Now().Add(-time.Hour)
+	for app, e := range map[string]router.Event{"huge": huge, "fair": fair} {
+		var events []router.Event
+		for i := range historyLength + 200 {
+			e.At = base.Add(time.Duration(i) * time.Second)
+			events = append(events, e)
+		}
+		for chunk := range slices.Chunk(events, 500) {
+			if err := s.Record(ctx, app, chunk...); err != nil {
+				t.Fatal(err)
+			}
+		}
+		size, err := s.client.MemoryUsage(ctx, s.keys.history(app), 0).Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s: %d bytes in Redis", app, size)
+		if most := int64(historyLength * (eventLength + 512)); size > most {
+			t.Errorf("%s: %d bytes, more than %d", app, size, most)
+		}
+		got, err := s.History(ctx, app, time.Time{}, 1)
+		if err != nil || len(got) != 1 || got[0].Kind != "decision" || !strings.HasPrefix(e.Text, got[0].Text[:5]) {
+			t.Fatalf("%s: %v %v", app, got, err)
+		}
+		if d := got[0].Decision; app == "fair" && (d == nil || d.Desired != 4 || len(d.Votes) != 9 || len(d.Signals) != 1) {
+			t.Errorf("a decision with long reasons loses more than these: %+v", d)
+		}
 	}
 }
 
