@@ -101,7 +101,7 @@ type Locality interface {
 }
 
 // Options are what a Controller stands on. All fields are required but Gauge,
-// Memories, Locality, Recorder, Now and Log.
+// Memories, Locality, Recorder, Meters, Usages, Now and Log.
 type Options struct {
 	Gateway string // this process, as claims and acknowledgements name it
 	Catalog *router.Catalog
@@ -115,6 +115,8 @@ type Options struct {
 	Memories Memories // may be nil: then what is learned of apps ends with the process
 	Locality Locality // may be nil: then images are taken to be everywhere
 	Recorder Recorder // may be nil: then traffic is not recorded
+	Meters   Meters   // may be nil: then nobody looks at what instances use
+	Usages   Usages   // goes with Meters
 
 	Tick time.Duration // how often the lease holder decides; 1 s when 0
 	Now  func() time.Time
@@ -203,6 +205,9 @@ func (c *Controller) Run(ctx context.Context) {
 	loops.Go(func() { c.answerKicks(ctx) })
 	if c.Recorder != nil {
 		loops.Go(func() { c.recordTraffic(ctx) })
+	}
+	if c.Meters != nil {
+		loops.Go(func() { c.gaugeUsage(ctx) })
 	}
 	c.tickLoop(ctx)
 	loops.Wait()

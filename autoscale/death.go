@@ -119,7 +119,11 @@ func (c *Controller) onDeath(ctx context.Context, e router.ContainerEvent) {
 		return
 	}
 	c.Log.Warn("container died", "app", e.App, "instance", e.Instance, "reason", reason)
-	c.note(e.App, router.Event{Kind: "crash", Text: fmt.Sprintf("%s died: %s", e.Instance, reason), Fields: map[string]string{"instance": e.Instance, "exit": fmt.Sprint(e.ExitCode)}})
+	fields := map[string]string{"instance": e.Instance, "exit": fmt.Sprint(e.ExitCode)}
+	if advice := c.adviceOnDeath(ctx, dead, e.ExitCode, e.OOM); advice != "" {
+		fields["advice"] = advice
+	}
+	c.note(e.App, router.Event{Kind: "crash", Text: fmt.Sprintf("%s died: %s", e.Instance, reason), Fields: fields})
 	if !raised {
 		c.goFor(e.Instance, func(ctx context.Context) {
 			rctx, cancel := context.WithTimeout(ctx, stopGrace+claimMargin)

@@ -124,6 +124,12 @@ func example(t testing.TB) *apitest.Rig {
 			t.Fatal(err)
 		}
 	}
+	if err := r.Store.PutUsage(t.Context(), "local", router.NodeUsage{By: "gw", Instances: map[string]router.Usage{
+		"hello-1-00000001": {At: at, Memory: 9 << 20, MemoryLimit: 512 << 20},
+		"hello-2-00000002": {At: at, CPU: 0.99, CPULimit: 1, Memory: 40 << 20, MemoryLimit: 512 << 20},
+	}}); err != nil {
+		t.Fatal(err)
+	}
 	r.Engine.Checks = append(r.Engine.Checks, api.Check{Name: "node local", Status: api.CheckWarning, Detail: "no freezer", Remedy: "use cgroups v2"})
 	return r
 }

@@ -76,19 +76,57 @@ func psCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
+			var deaths []string
+			if !c.Bool("json") {
+				if deaths, err = lastDeaths(c, client, app); err != nil {
+					return err
+				}
+			}
 			return emit(c, list, func(w io.Writer) {
+				defer func() {
+					for _, d := range deaths {
+						fmt.Fprintln(w, d)
+					}
+				}()
 				if len(list) == 0 {
 					fmt.Fprintln(w, "no instances; the first request starts one")
 					return
 				}
-				rows := [][]string{{"INSTANCE", "APP", "RELEASE", "STATE", "SINCE", "NODE", "ADDRESS", "NOTE"}}
+				rows := [][]string{{"INSTANCE", "APP", "RELEASE", "STATE", "SINCE", "NODE", "ADDRESS", "CPU", "MEM", "NOTE"}}
 				for _, in := range list {
-					rows = append(rows, []string{in.ID, in.App, version(in.Release), string(in.State), ago(c, in.Since), cell(in.Node), cell(in.Address), instanceNote(in)})
+					rows = append(rows, []string{in.ID, in.App, version(in.Release), string(in.State), ago(c, in.Since), cell(in.Node), cell(in.Address), cpuOf(in.Usage), memoryOf(in.Usage), instanceNote(in)})
 				}
 				table(w, rows)
 			})
 		},
 	}
+}
+
+// lastDeaths are lines about the apps, or the one, of which an instance died
+// lately: those are gone from the list.
+func lastDeaths(c *cli.Context, client *api.Client, app string) (lines []string, err error) {
+	var apps []api.App
+	if app == "" {
+		apps, err = client.AppsThatDied(c.Context)
+	} else {
+		apps = make([]api.App, 1)
+		apps[0], err = client.App(c.Context, app)
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range apps {
+		d := a.Death
+		if d == nil {
+			continue
+		}
+		line := fmt.Sprintf("%s: an instance died %s: %s", a.Name, ago(c, d.At), clean(d.Reason))
+		if d.Advice != "" {
+			line += "; " + clean(d.Advice)
+		}
+		lines = append(lines, line+"; `fluxgate why "+a.Name+"` tells more")
+	}
+	return lines, nil
 }
 
 func instanceNote(in api.Instance) string {
@@ -97,10 +135,34 @@ func instanceNote(in api.Instance) string {
 		return clean(in.Reason)
 	case in.Doing != "":
 		return in.Doing + " under way"
+	case in.Usage != nil && in.Usage.Advice != "":
+		return in.Usage.Advice
 	case !in.Serving:
 		return "kept for rollback"
 	}
 	return ""
+}
+
+// cpuOf is "0.20/1": cores that are used, and that may be.
+func cpuOf(u *api.Usage) string {
+	switch {
+	case u == nil:
+		return "-"
+	case u.CPULimit == 0:
+		return strconv.FormatFloat(u.CPU, 'f', 2, 64)
+	}
+	return strconv.FormatFloat(u.CPU, 'f', 2, 64) + "/" + strconv.FormatFloat(u.CPULimit, 'g', 3, 64)
+}
+
+// memoryOf is "12.0 MB of 512.0 MB".
+func memoryOf(u *api.Usage) string {
+	switch {
+	case u == nil:
+		return "-"
+	case u.MemoryLimit == 0:
+		return amount(u.Memory)
+	}
+	return amount(u.Memory) + " of " + amount(u.MemoryLimit)
 }
 
 // onApp makes the action of a command that takes one app and lists something.

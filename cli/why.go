@@ -69,7 +69,7 @@ func moment(text string, now time.Time) (time.Time, bool) {
 			return t, true
 		}
 	}
-	if d, err := router.ParseDuration(text); err == nil && d >= 0 {
+	if d, err := router.ParseDuration(text); err == nil && d >= 0 && d != router.Never {
 		return now.Add(-d.D()), true
 	}
 	return time.Time{}, false

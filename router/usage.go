@@ -87,3 +87,9 @@ func (c Crash) AdviceOnLoop(app string) string {
 
 // CrashLoop is from how many deaths in a row on an app is said to loop.
 const CrashLoop = 3
+
+// NodeUsage is what the instances on one node use.
+type NodeUsage struct {
+	By        string           // the gateway that looked
+	Instances map[string]Usage // by instance
+}

@@ -33,7 +33,7 @@ type Wake struct {
 // decision, a wake, a death, a deploy.
 type Event struct {
 	At     time.Time         `json:"at"`
-	Kind   string            `json:"kind" doc:"decision, wake, rung, crash or deploy"`
+	Kind   string            `json:"kind" doc:"decision, wake, rung, crash, resources or deploy"`
 	Text   string            `json:"text" doc:"What happened and why, in a sentence"`
 	Fields map[string]string `json:"fields,omitempty" doc:"Signals and results, by name"`
 	Phases []Phase           `json:"phases,omitempty" doc:"Where the time went, for wakes"`

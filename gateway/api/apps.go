@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -25,6 +26,15 @@ type App struct {
 	LastActive *time.Time `json:"last_active,omitempty" doc:"When the last request came"`
 	Created    time.Time  `json:"created"`
 	Crash      *Crash     `json:"crash,omitempty" doc:"The crash backoff, while it holds"`
+	Death      *Death     `json:"death,omitempty" doc:"The last death of an instance, where it was in the last ten minutes"`
+}
+
+// Death is how an app's last instance died that did.
+type Death struct {
+	At     time.Time `json:"at"`
+	Count  int       `json:"count" doc:"Deaths in a row"`
+	Reason string    `json:"reason"`
+	Advice string    `json:"advice,omitempty" doc:"What to do about it"`
 }
 
 // AppState is how awake an app is.
@@ -67,6 +77,17 @@ type Instance struct {
 	Address  string               `json:"address,omitempty"`
 	ExitCode int                  `json:"exit_code,omitempty"`
 	Reason   string               `json:"reason,omitempty" doc:"Why it failed"`
+	Usage    *Usage               `json:"usage,omitempty" doc:"What it used when last looked at, within half a minute"`
+}
+
+// Usage is what an instance uses of its node.
+type Usage struct {
+	At          time.Time `json:"at"`
+	CPU         float64   `json:"cpu" doc:"Cores, on average over some ten seconds"`
+	CPULimit    float64   `json:"cpu_limit,omitempty" doc:"Cores that it may use; left out: all"`
+	Memory      int64     `json:"memory" doc:"Bytes"`
+	MemoryLimit int64     `json:"memory_limit,omitempty" doc:"Bytes above which it is killed; left out: none"`
+	Advice      string    `json:"advice,omitempty" doc:"What to do where it is short of CPU or memory"`
 }
 
 // AppPath is the path parameter that most endpoints have. It is exported because
@@ -76,9 +97,18 @@ type AppPath struct {
 }
 
 func (s *Server) registerApps() {
+	type appsInput struct {
+		Died bool `query:"died" doc:"Only apps of which an instance died in the last ten minutes"`
+	}
 	register(s, huma.Operation{
 		OperationID: "list-apps", Method: http.MethodGet, Path: "/v1/apps", Summary: "All apps", Tags: []string{"apps"},
-	}, func(ctx context.Context, _ *none) ([]App, error) { return s.apps(ctx, s.b.Catalog.All()) })
+	}, func(ctx context.Context, in *appsInput) ([]App, error) {
+		states := s.b.Catalog.All()
+		if in.Died {
+			states = slices.DeleteFunc(states, func(st *router.AppState) bool { return !s.died(st) })
+		}
+		return s.apps(ctx, states)
+	})
 	register(s, huma.Operation{
 		OperationID: "get-app", Method: http.MethodGet, Path: "/v1/apps/{app}", Summary: "One app", Tags: []string{"apps"},
 	}, func(ctx context.Context, in *AppPath) (App, error) {
@@ -113,15 +143,17 @@ func (s *Server) registerApps() {
 	})
 	register(s, huma.Operation{
 		OperationID: "list-instances", Method: http.MethodGet, Path: "/v1/instances", Summary: "The instances of all apps", Tags: []string{"apps"},
-	}, func(context.Context, *none) ([]Instance, error) { return instances(s.b.Catalog.Living()...), nil })
+	}, func(ctx context.Context, _ *none) ([]Instance, error) {
+		return s.withUsage(ctx, instances(s.b.Catalog.Living()...)), nil
+	})
 	register(s, huma.Operation{
 		OperationID: "list-app-instances", Method: http.MethodGet, Path: "/v1/apps/{app}/instances", Summary: "The instances of one app", Tags: []string{"apps"},
-	}, func(_ context.Context, in *AppPath) ([]Instance, error) {
+	}, func(ctx context.Context, in *AppPath) ([]Instance, error) {
 		st, err := s.find(in.App)
 		if err != nil {
 			return nil, err
 		}
-		return instances(st), nil
+		return s.withUsage(ctx, instances(st)), nil
 	})
 	type whyInput struct {
 		AppPath
@@ -212,6 +244,9 @@ func (s *Server) app(st *router.AppState) App {
 		}
 	}
 	a.State = appState(st)
+	if c := st.App.Crash; s.died(st) {
+		a.Death = &Death{At: c.Last, Count: c.Count, Reason: c.Reason, Advice: c.AdviceOnLoop(a.Name)}
+	}
 	if c := st.App.Crash; s.now().Before(c.Until) {
 		a.Crash = &Crash{Count: c.Count, Until: c.Until, Reason: c.Reason}
 		if a.State != AppState(router.Ready) {
@@ -219,6 +254,11 @@ func (s *Server) app(st *router.AppState) App {
 		}
 	}
 	return a
+}
+
+// died reports whether an instance of an app died lately.
+func (s *Server) died(st *router.AppState) bool {
+	return st.App.Crash.Count > 0 && s.now().Sub(st.App.Crash.Last) < router.CrashHealthy
 }
 
 // appState is the state of the most awake instance of the serving release.

@@ -433,3 +433,41 @@ func TestOpenAPI(t *testing.T) {
 		}
 	}
 }
+
+// What instances use is shown with them, and what died lately with its app.
+func TestUsageAndDeath(t *testing.T) {
+	r := apitest.Start(t)
+	r.Deployed(t, "hello")
+	r.Update(t, "hello", func(st *router.AppState) {
+		st.PutInstance(router.Instance{ID: "hello-1-a", App: "hello", Release: 1, Node: "n1", State: router.Ready})
+		st.PutInstance(router.Instance{ID: "hello-1-b", App: "hello", Release: 1, Node: "n1", State: router.Stopped})
+		for range router.CrashLoop {
+			st.App.Crash = st.App.Crash.After(time.Now(), "exited with code 7")
+		}
+	})
+	used := router.Usage{At: time.Now(), CPU: 0.5, CPULimit: 1, Memory: 250 << 20, MemoryLimit: 256 << 20}
+	if err := r.Store.PutUsage(t.Context(), "n1", router.NodeUsage{By: "gw", Instances: map[string]router.Usage{"hello-1-a": used, "hello-1-b": used}}); err != nil {
+		t.Fatal(err)
+	}
+	list, err := r.Client.Instances(t.Context(), "hello")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, in := range list {
+		switch u := in.Usage; {
+		case in.ID == "hello-1-a" && (u == nil || u.CPU != 0.5 || u.Memory != 250<<20 || !strings.Contains(u.Advice, "resources.memory")):
+			t.Errorf("the ready one: %+v", u)
+		case in.ID == "hello-1-b" && u != nil:
+			t.Errorf("one that is stopped uses %+v", u)
+		}
+	}
+	a, err := r.Client.App(t.Context(), "hello")
+	if err != nil || a.Death == nil || a.Death.Count != router.CrashLoop || a.Death.Reason != "exited with code 7" || a.Death.Advice == "" {
+		t.Errorf("%+v %v", a.Death, err)
+	}
+	r.Deployed(t, "healthy")
+	apps, err := r.Client.AppsThatDied(t.Context())
+	if err != nil || len(apps) != 1 || apps[0].Name != "hello" {
+		t.Errorf("of these an instance died: %+v %v", apps, err)
+	}
+}

@@ -65,6 +65,7 @@ type History interface {
 type Activity interface {
 	LastActive(ctx context.Context, apps []string) (map[string]time.Time, error)
 	Rates(ctx context.Context, from, to time.Time) (map[int64]map[string]router.Sample, error)
+	Usage(ctx context.Context, nodes []string) (map[string]router.NodeUsage, error)
 }
 
 // Recorder has the traffic of the last 24 hours. Seconds before the first that

@@ -115,6 +115,11 @@ func (c *Client) Doctor(ctx context.Context) (Report, error) {
 // Apps lists all apps.
 func (c *Client) Apps(ctx context.Context) ([]App, error) { return get[[]App](ctx, c, "/v1/apps") }
 
+// AppsThatDied lists the apps of which an instance died lately.
+func (c *Client) AppsThatDied(ctx context.Context) ([]App, error) {
+	return get[[]App](ctx, c, "/v1/apps?died=true")
+}
+
 // App is one app.
 func (c *Client) App(ctx context.Context, app string) (App, error) {
 	return get[App](ctx, c, appPath(app))

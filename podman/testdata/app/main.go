@@ -49,6 +49,10 @@ func main() {
 			kept = append(kept, b)
 		}
 	})
+	http.HandleFunc("/burn", func(w http.ResponseWriter, r *http.Request) {
+		for r.Context().Err() == nil {
+		}
+	})
 	http.HandleFunc("/file", func(w http.ResponseWriter, r *http.Request) {
 		b, err := os.ReadFile(r.URL.Query().Get("name"))
 		if err != nil {
