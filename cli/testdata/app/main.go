@@ -54,6 +54,17 @@ func main() {
 	mux.HandleFunc("/headers", func(w http.ResponseWriter, r *http.Request) { _ = r.Header.Write(w) })
 	mux.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) })
 	mux.HandleFunc("/say", func(_ http.ResponseWriter, r *http.Request) { fmt.Println(r.URL.Query().Get("text")) })
+	mux.HandleFunc("/burn", func(_ http.ResponseWriter, r *http.Request) {
+		for r.Context().Err() == nil {
+		}
+	})
+	mux.HandleFunc("/eat", func(http.ResponseWriter, *http.Request) {
+		for kept := [][]byte(nil); ; kept = append(kept, make([]byte, 4<<20)) {
+			for i := 0; len(kept) > 0 && i < 4<<20; i += 4096 {
+				kept[len(kept)-1][i] = 1
+			}
+		}
+	})
 	mux.HandleFunc("/crash", func(http.ResponseWriter, *http.Request) {
 		fmt.Println("crashing as asked")
 		os.Exit(7)
