@@ -216,7 +216,7 @@ func (c *Controller) wakeError(app string, err, last error) error {
 	case router.CodeNotFound, router.CodeUnavailable:
 		return err
 	}
-	retry := time.Second
+	retry := time.Duration(0) // but for a backoff, the gateway's own measurements tell better
 	if st, ok := c.Catalog.Get(app); ok {
 		retry = max(retry, st.App.Crash.Until.Sub(c.Now()))
 	}

@@ -19,7 +19,8 @@ type target struct {
 	policy    router.Policy
 	timeout   time.Duration // longest wait for the app's first byte
 	crash     router.Crash
-	sticky    bool // clients go on with the instance that answered them
+	rung      router.Rung // on which a wake would begin
+	sticky    bool        // clients go on with the instance that answered them
 }
 
 // pick takes a place on an instance other than skip: the less loaded of two
@@ -59,7 +60,7 @@ func (t *target) pick(skip *upstream) *upstream {
 }
 
 // admission lets an app's requests in: at once where an instance has a place,
-// else in the order in which they came. It lives across Table swaps.
+// else when it is their client's turn. It lives across Table swaps.
 type admission struct {
 	app    string
 	edge   *Edge
@@ -69,7 +70,7 @@ type admission struct {
 	done     atomic.Int64 // answers that ended since then
 	service  atomic.Int64 // microseconds that these took
 	inFlight atomic.Int64 // requests that hold a place
-	waiting  atomic.Int32 // length of queue, readable without mu
+	waiting  atomic.Int32 // size of queue, readable without mu
 	metered  bool         // is on the meter's list; guarded by the meter
 	quiet    bool         // had nothing to count the last time; guarded by the meter
 
@@ -78,6 +79,8 @@ type admission struct {
 	call   *wakeCall // the latest wake
 	waking bool      // the goroutine that wakes is running
 	gone   bool      // the app was deleted
+	pace   pace      // of the queue
+	wakes  wakeTimes
 }
 
 // do runs serve with a place on an instance. The place is given back when serve
@@ -133,16 +136,21 @@ func (a *admission) vacate(u *upstream) {
 	// free the place before we look for a waiter. One of the two sees the other.
 	if a.waiting.Load() > 0 {
 		a.mu.Lock()
-		a.dispatch()
+		if n := a.dispatch(); n > 0 {
+			a.pace.moved(n, time.Now())
+		}
 		a.mu.Unlock()
 	}
 }
 
 // update takes a new target in, and lets in whoever can be let in now.
 func (a *admission) update(t *target) {
-	a.target.Store(t)
+	old := a.target.Swap(t)
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if old == nil || len(old.endpoints) == 0 {
+		a.pace.resume(time.Now())
+	}
 	a.dispatch()
 	a.ensureWake()
 }
@@ -152,31 +160,36 @@ func (a *admission) end() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.gone = true
-	a.fail(errNoApp)
+	a.fail(errNoApp, 0)
 }
 
-// dispatch gives places to waiters, first come first served. a.mu is held.
-func (a *admission) dispatch() {
+// dispatch gives places to waiters, one client after the other, and returns how
+// many. a.mu is held.
+func (a *admission) dispatch() (n int) {
 	t := a.target.Load()
-	for w := a.queue.first; w != nil; w = a.queue.first {
+	for ; a.queue.size > 0; n++ {
 		u := t.pick(nil)
 		if u == nil {
-			return
+			return n
 		}
-		a.remove(w)
+		w := a.queue.pop()
+		a.waiting.Add(-1)
 		g := grant{up: u}
 		if w.asleep {
 			g.call = a.call
 		}
 		w.granted <- g
 	}
+	return n
 }
 
-// fail sends everybody who waits away. a.mu is held.
-func (a *admission) fail(err error) {
-	for w := a.queue.first; w != nil; w = a.queue.first {
-		a.remove(w)
-		w.granted <- grant{err: err}
+// fail sends everybody who waits away; again is when another try is likely to
+// succeed, where err does not say. a.mu is held.
+func (a *admission) fail(err error, again time.Duration) {
+	for a.queue.size > 0 {
+		w := a.queue.pop()
+		a.waiting.Add(-1)
+		w.granted <- grant{err: err, again: again}
 	}
 }
 

@@ -101,8 +101,8 @@ func TestWakeRefused(t *testing.T) {
 		text  string
 	}{
 		"unavailable with a time":    {err: &router.Error{Code: router.CodeUnavailable, Message: "no room on node n1", RetryAfter: 1500 * time.Millisecond}, retry: "2", text: "not awake yet"},
-		"unavailable without a time": {err: &router.Error{Code: router.CodeUnavailable, Message: "no room on node n1"}, retry: "5", text: "not awake yet"},
-		"some other error":           {err: errors.New("podman: no such image"), retry: "5", text: "not awake yet"},
+		"unavailable without a time": {err: &router.Error{Code: router.CodeUnavailable, Message: "no room on node n1"}, retry: "1", text: "not awake yet"},
+		"some other error":           {err: errors.New("podman: no such image"), retry: "1", text: "not awake yet"},
 		"no capacity":                {err: &router.Error{Code: router.CodeExhausted, Message: "n1 is full", RetryAfter: 3 * time.Second}, retry: "3", text: "busy"},
 		"it keeps crashing": {
 			err:   &router.Error{Code: router.CodeUnavailable, Message: "exit code 3", RetryAfter: 30 * time.Second},

@@ -37,6 +37,7 @@ func (e *Edge) apply(st *router.AppState) {
 		policy:    st.App.Policy,
 		timeout:   router.DefaultRun().Timeout.D(),
 		crash:     st.App.Crash,
+		rung:      rungOf(st),
 	}
 	// An app that has no release yet has nothing to answer with: its names are
 	// unknown until it has.

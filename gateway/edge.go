@@ -50,15 +50,17 @@ type Options struct {
 // Edge is the request path. Make it with New, start it with Start, end it with
 // Shutdown. All methods may be called concurrently.
 type Edge struct {
-	opts   Options
-	log    *slog.Logger
-	table  atomic.Pointer[router.Table[*target]]
-	api    *upstream // nil without control API
-	fleet  *fleet
-	meter  *meter
-	tls    *certificates // nil without HTTPS
-	server *fasthttp.Server
-	conns  connections
+	opts    Options
+	log     *slog.Logger
+	table   atomic.Pointer[router.Table[*target]]
+	api     *upstream // nil without control API
+	fleet   *fleet
+	meter   *meter
+	tls     *certificates // nil without HTTPS
+	server  *fasthttp.Server
+	conns   connections
+	hangups hangups
+	waiters sync.Pool // of *waiter
 
 	changes    sync.Mutex // held over every change of the Table; guards the two maps
 	hosts      map[string][]string
@@ -127,6 +129,11 @@ func (e *Edge) platformTable() *router.Table[*target] {
 func (e *Edge) Start() {
 	e.spawn(func() { e.meter.run(e.life) })
 	e.spawn(e.housekeeping)
+	if err := e.hangups.start(); err != nil {
+		e.log.Warn("clients that hang up while they wait are noticed a second later", "error", err)
+	} else {
+		e.spawn(e.hangups.run)
+	}
 	if e.opts.HTTP != nil {
 		e.spawn(func() { e.accept(e.opts.HTTP, false) })
 	}
@@ -177,6 +184,7 @@ func (e *Edge) Shutdown(ctx context.Context) error {
 		err = fmt.Errorf("requests that were still running have been cut: %w", err)
 	}
 	e.end()
+	e.hangups.stop()
 	e.tasks.stop()
 	e.upstreams((*upstream).dropIdle)
 	if e.tls != nil {

@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -48,7 +49,8 @@ type exchange struct {
 	holding bool // a place on up is ours
 	keeps   bool // the place outlives the handler
 	waited  time.Duration
-	call    *wakeCall // the wake that it waited for
+	again   time.Duration // after a refusal: when another try is likely to succeed
+	call    *wakeCall     // the wake that it waited for
 	began   time.Time
 
 	// The conversation with the instance.
@@ -145,7 +147,7 @@ func (x *exchange) recycle() {
 	x.leave()
 	x.edge, x.ctx, x.conn, x.target, x.up, x.call = nil, nil, nil, nil, nil, nil
 	x.host, x.uri, x.upgrade, x.length = nil, nil, nil, 0
-	x.keeps, x.waited, x.phase = false, 0, phaseHead
+	x.keeps, x.waited, x.again, x.phase = false, 0, 0, phaseHead
 	x.sender.reset()
 	x.progress.Store(0)
 	clear(x.fields)
@@ -188,7 +190,23 @@ func (x *exchange) readTarget() {
 }
 
 // hungUp reports whether the client has gone.
-func (x *exchange) hungUp() bool { return x.conn != nil && hasHungUp(rawConn(x.conn.Conn)) }
+func (x *exchange) hungUp() bool { return hasHungUp(x.raw()) }
+
+// raw is the client's socket, or nil.
+func (x *exchange) raw() syscall.RawConn {
+	if x.conn == nil {
+		return nil
+	}
+	return rawConn(x.conn.Conn)
+}
+
+// client is whom the request came from, as far as the queue distinguishes.
+func (x *exchange) client() client {
+	if x.conn == nil {
+		return client{}
+	}
+	return clientOf(x.conn.RemoteAddr())
+}
 
 // bodyLeft reports whether part of the request's body may still be unread.
 func (x *exchange) bodyLeft() bool {

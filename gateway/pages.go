@@ -5,7 +5,6 @@ import (
 	"embed"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"html/template"
 	"math"
 	"net"
@@ -55,35 +54,29 @@ func badRequest(why string) page {
 }
 
 func unavailable(title, text string, retryAfter time.Duration) page {
-	return page{fasthttp.StatusServiceUnavailable, title, text, max(retryAfter, time.Second)}
+	return page{fasthttp.StatusServiceUnavailable, title, text, retryAfter}
 }
 
 // Errors of admission.
 var (
 	errNoApp    = router.Errorf(router.CodeNotFound, "the app was removed")
 	errNoAnswer = errors.New("the app did not answer")
-	errStopping = &router.Error{Code: router.CodeUnavailable, Message: "the gateway is stopping", RetryAfter: time.Second}
+	errStopping = router.Errorf(router.CodeUnavailable, "the gateway is stopping") // others, or the next one, answer at once
 )
 
 func errQueueFull(app string) error {
-	return &router.Error{Code: router.CodeExhausted, Message: fmt.Sprintf("too many requests wait for app %s", app), RetryAfter: time.Second}
+	return router.Errorf(router.CodeExhausted, "too many requests wait for app %s", app)
 }
 
 func errWaitedTooLong(t *target, w *waiter) error {
 	if w.asleep {
 		return errAsleepTooLong(t.app, t.policy.WakeDeadline.D())
 	}
-	return &router.Error{
-		Code: router.CodeExhausted, RetryAfter: 2 * time.Second,
-		Message: fmt.Sprintf("app %s had no place for %s", t.app, t.policy.QueueDeadline),
-	}
+	return router.Errorf(router.CodeExhausted, "app %s had no place for %s", t.app, t.policy.QueueDeadline)
 }
 
 func errAsleepTooLong(app string, limit time.Duration) error {
-	return &router.Error{
-		Code: router.CodeUnavailable, RetryAfter: 5 * time.Second,
-		Message: fmt.Sprintf("app %s did not wake within %s", app, limit),
-	}
+	return router.Errorf(router.CodeUnavailable, "app %s did not wake within %s", app, limit)
 }
 
 // pageFor is what the client sees of an error.
@@ -98,7 +91,9 @@ func (x *exchange) pageFor(err error) page {
 	if !errors.As(err, &re) {
 		re = &router.Error{Code: router.CodeInternal}
 	}
-	retry := re.RetryAfter
+	// Who refused may know when it can be otherwise; else it is what was measured
+	// that tells.
+	retry := retryAfter(x.again, re.RetryAfter)
 	switch re.Code {
 	case router.CodeNotFound:
 		return notFound
@@ -110,9 +105,6 @@ func (x *exchange) pageFor(err error) page {
 			return unavailable("The app is not well", "It has stopped several times in a row. It gets another chance soon.",
 				max(retry, time.Until(crash.Until)))
 		}
-	}
-	if retry == 0 {
-		retry = 5 * time.Second
 	}
 	return unavailable("The app is not awake yet", "It takes longer than usual to start.", retry)
 }

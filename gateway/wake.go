@@ -54,7 +54,7 @@ func (a *admission) startWake() {
 	first := a.call
 	if !a.edge.spawn(func() { a.wakeAll(first) }) {
 		a.waking = false
-		a.fail(errStopping)
+		a.fail(errStopping, 0)
 	}
 }
 
@@ -81,14 +81,22 @@ func (a *admission) wakeAll(call *wakeCall) {
 		close(call.done)
 
 		a.mu.Lock()
+		now := time.Now()
+		if err == nil {
+			if a.wakes == nil {
+				a.wakes = wakeTimes{}
+			}
+			a.wakes.took(wake.From, wake.Took)
+		}
 		a.dispatch()
 		if asleep := len(a.target.Load().endpoints) == 0; err != nil && asleep {
 			if timedOut {
 				// Who came later than this wake began still has time; their wait is
 				// not over because another's is.
-				a.failBefore(call.began, limit)
+				a.failBefore(call.began, limit, a.untilAwake(now))
 			} else {
-				a.fail(err)
+				// The next try may fail as this one did, no sooner.
+				a.fail(err, max(a.wakes.expected(a.target.Load().rung), now.Sub(call.began)))
 			}
 		}
 		if a.queue.size == 0 || len(a.target.Load().endpoints) > 0 || a.gone || a.edge.life.Err() != nil {
@@ -108,22 +116,20 @@ func (a *admission) wakeAll(call *wakeCall) {
 	}
 	if err := a.edge.life.Err(); err != nil {
 		a.mu.Lock()
-		a.fail(errStopping)
+		a.fail(errStopping, 0)
 		a.mu.Unlock()
 	}
 }
 
 // failBefore sends those away whose time is over: who has waited since began or
 // longer. a.mu is held.
-func (a *admission) failBefore(began time.Time, limit time.Duration) {
-	for w := a.queue.first; w != nil; {
-		next := w.next
+func (a *admission) failBefore(began time.Time, limit, again time.Duration) {
+	a.queue.each(func(w *waiter) {
 		if w.asleep && !w.since.After(began) {
 			a.remove(w)
-			w.granted <- grant{err: errAsleepTooLong(a.app, limit)}
+			w.granted <- grant{err: errAsleepTooLong(a.app, limit), again: again}
 		}
-		w = next
-	}
+	})
 }
 
 // waitedFor is the wake that ended a request's wait. The place is handed out
