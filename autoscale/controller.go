@@ -133,6 +133,7 @@ type Controller struct {
 	folded  int64           // last second that ticks took in; the tick loop's alone
 	cordons map[string]bool // nodes, as the last tick saw them; the tick loop's alone
 	ledger  *ledger
+	gates   *gates
 	journal chan entry
 	kicks   chan string
 	leads   atomic.Bool // this process holds the lease, as of the last tick
@@ -179,6 +180,7 @@ func New(o Options) *Controller {
 		Options: o,
 		ledger:  newLedger(o.Catalog),
 		claims:  newClaims(o.Catalog),
+		gates:   newGates(),
 		journal: make(chan entry, 1024),
 		kicks:   make(chan string, 256),
 		busy:    map[string]bool{},

@@ -27,6 +27,7 @@ type raising struct {
 	step    step
 	phases  []router.Phase
 	started time.Time
+	first   bool // no other instance of the release was ready or on its way
 	// offline: Redis could not be asked; the instance is woken without a claim,
 	// which for a thaw or start is safe to do twice.
 	offline bool
@@ -87,6 +88,7 @@ func (c *Controller) claimStepOn(st *router.AppState, r *raising, s step, id str
 		id = router.NewInstanceID(st.App.Name, rel.Number)
 	}
 	c.hold(r, id)
+	r.first = st.Count(rel.Number, router.Ready, router.Starting) == 0
 	in, err := claim(st, s, id, rel, node, c.Gateway, now)
 	r.in, r.rel, r.step = in, rel, s
 	return err
@@ -119,8 +121,35 @@ func (c *Controller) bring(ctx context.Context, r *raising) error {
 		// It was healthy when it was frozen. That it still listens shows in one
 		// connection; a health check would take longer than the thaw.
 		return c.probeOrDeath(ctx, r, router.Run{Port: r.rel.Run.Port})
-	case stepCreate:
-		t := c.Now()
+	case stepCreate, stepStart:
+		if err := c.start(ctx, r); err != nil {
+			return err
+		}
+	}
+	if r.probing != nil {
+		r.probing()
+	}
+	return c.probeOrDeath(ctx, r, r.rel.Run)
+}
+
+// start creates, where there is none yet, and starts the container, when it is
+// its turn on the node.
+func (c *Controller) start(ctx context.Context, r *raising) error {
+	t := c.Now()
+	var leave func()
+	err := c.engine(ctx, r.in.Node, func(ctx context.Context) (err error) {
+		leave, err = c.gates.enter(ctx, r.in.Node, c.startsAtOnce(r.in.Node), r.in.App, r.in.ID, r.first)
+		return err
+	})
+	if waited := c.Now().Sub(t); waited > time.Millisecond {
+		r.phase("turn", t, c.Now())
+	}
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if r.step == stepCreate {
+		t = c.Now()
 		err := c.engine(ctx, r.in.Node, func(ctx context.Context) (err error) {
 			r.in.Container, err = c.Runtime.Create(ctx, r.in, r.rel)
 			return err
@@ -130,9 +159,9 @@ func (c *Controller) bring(ctx context.Context, r *raising) error {
 			return c.engineFailed(ctx, r, err)
 		}
 	}
-	t := c.Now()
+	t = c.Now()
 	addr := ""
-	err := c.engine(ctx, r.in.Node, func(ctx context.Context) (err error) {
+	err = c.engine(ctx, r.in.Node, func(ctx context.Context) (err error) {
 		addr, err = c.Runtime.Start(ctx, r.in)
 		return err
 	})
@@ -141,10 +170,7 @@ func (c *Controller) bring(ctx context.Context, r *raising) error {
 		return c.engineFailed(ctx, r, err)
 	}
 	r.in.Addr = addr
-	if r.probing != nil {
-		r.probing()
-	}
-	return c.probeOrDeath(ctx, r, r.rel.Run)
+	return nil
 }
 
 // engineFailed notes an error of a node's engine that is not the app's fault.

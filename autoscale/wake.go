@@ -60,6 +60,7 @@ func (c *Controller) claimWake(ctx context.Context, app string, offline bool) (*
 		if got.err != nil || got.wait == "" {
 			return got.r, got.err
 		}
+		c.gates.hurry(got.wait)
 		if err := c.awaitChange(ctx, app, got.wait); err != nil {
 			return nil, err
 		}
