@@ -154,6 +154,7 @@ type Controller struct {
 	raised map[string]int       // instances that calls of ours are getting ready
 	saving map[string]unsaved   // changes made while Redis was away
 	calls  map[*engineCall]bool // under way, of those that may be given up for another node
+	leases map[string]time.Time // wishes of busy instances that are being written
 	group  sync.WaitGroup
 	ctx    context.Context // ends when Close is called
 	cancel context.CancelFunc
@@ -187,6 +188,7 @@ func New(o Options) *Controller {
 		raised:  map[string]int{},
 		saving:  map[string]unsaved{},
 		calls:   map[*engineCall]bool{},
+		leases:  map[string]time.Time{},
 		ctx:     ctx,
 		cancel:  cancel,
 	}

@@ -130,7 +130,7 @@ func (c *Controller) route(ctx context.Context, app string, number int, note str
 		Kind: "deploy", Text: fmt.Sprintf("%s after %s (%s)", what, c.Now().Sub(started).Round(time.Millisecond), note),
 		Fields: map[string]string{"release": fmt.Sprint(number), "before": fmt.Sprint(old)}, Phases: first.phases,
 	})
-	for _, id := range surplus(&st, st.Count(number, router.Ready), nil, nil) {
+	for _, id := range surplus(&st, st.Count(number, router.Ready), nil, nil, c.Now()) {
 		c.drain(app, id, c.Now(), fmt.Sprintf("v%d serves", number))
 	}
 	c.pruneImages()

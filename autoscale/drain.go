@@ -63,6 +63,9 @@ func (c *Controller) drain(app, instance string, idleSince time.Time, why string
 			if in.Release == st.App.Current && st.Count(st.App.Current, router.Ready) <= st.App.Policy.Min {
 				return errAbort
 			}
+			if in.Busy(c.Now()) {
+				return errAbort
+			}
 			in.IdleSince = idleSince
 			return in.To(router.Draining, c.Now())
 		})
@@ -91,10 +94,15 @@ func (c *Controller) finishDrain(ctx context.Context, app, instance string) {
 	}
 	var in router.Instance
 	var target router.Rung
+	busy := false
 	_, err := c.Store.Update(ctx, app, func(st *router.AppState) error {
 		p, ok := st.Instance(instance)
 		if !ok || p.State != router.Draining || p.DrainID() != drain || p.Claim.Held(c.Gateway, c.Now()) {
 			return errAbort
+		}
+		if busy = p.Busy(c.Now()); busy {
+			// Its last requests left it with something to do.
+			return p.To(router.Ready, c.Now())
 		}
 		target = rest(st.App.Policy, c.Now().Sub(p.IdleSince), c.freezer(p.Node))
 		op := "freeze"
@@ -110,6 +118,9 @@ func (c *Controller) finishDrain(ctx context.Context, app, instance string) {
 		return
 	}
 	_ = c.Cluster.ClearAcks(ctx, drain)
+	if busy {
+		return
+	}
 	if target == router.RungFrozen {
 		if err := c.lower(ctx, in, router.Frozen); err == nil || router.CodeOf(err) == router.CodeUnavailable {
 			return

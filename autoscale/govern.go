@@ -64,11 +64,11 @@ func (c *Controller) govern(st *router.AppState, nodes map[string]router.Node, n
 		if moving > 0 {
 			reason = why
 		}
-		for _, id := range surplus(st, d.Desired, leaving, domains(st, nodes)) {
+		for _, id := range surplus(st, d.Desired, leaving, domains(st, nodes), now) {
 			c.drain(app, id, now.Add(-idle), reason)
 		}
 	default:
-		for _, id := range surplus(st, st.Count(current, router.Ready), leaving, nil) {
+		for _, id := range surplus(st, st.Count(current, router.Ready), leaving, nil, now) {
 			c.drain(app, id, now, "another release serves")
 		}
 	}

@@ -69,8 +69,10 @@ func descend(st *router.AppState, now time.Time, freezer func(node string) bool,
 // surplus chooses which ready instances to drain so that keep of the serving
 // release stay: all of other releases, and of the serving one those that are
 // leaving their node, then those in the most crowded failure domain, then those
-// that became ready last. domain may be nil: then all nodes are alike.
-func surplus(st *router.AppState, keep int, leaving map[string]bool, domain func(node string) string) []string {
+// that became ready last. None that is busy is chosen; one that is busy and
+// leaving counts as gone already, or its replacement would go in its place.
+// domain may be nil: then all nodes are alike.
+func surplus(st *router.AppState, keep int, leaving map[string]bool, domain func(node string) string, now time.Time) []string {
 	if domain == nil {
 		domain = func(string) string { return "" }
 	}
@@ -79,13 +81,17 @@ func surplus(st *router.AppState, keep int, leaving map[string]bool, domain func
 	for _, in := range st.Instances {
 		switch {
 		case in.State != router.Ready:
+		case in.Busy(now):
+			if in.Release == st.App.Current && !leaving[in.ID] {
+				keep--
+			}
 		case in.Release != st.App.Current:
 			out = append(out, in.ID)
 		default:
 			serving = append(serving, in)
 		}
 	}
-	for len(serving) > keep {
+	for len(serving) > max(keep, 0) {
 		crowd := map[string]int{}
 		for _, in := range serving {
 			crowd[domain(in.Node)]++

@@ -42,7 +42,7 @@ func leaving(st *router.AppState, nodes map[string]router.Node) map[string]bool 
 // lopsided says whether moving one ready instance to another node spreads an
 // app better, and how it is spread now. Moving is worth it where a failure
 // domain holds at least two more than another one that has room, and all has
-// been quiet for a while. It is pure; candidates is asked only where two are in
+// been quiet for a while and nobody is busy. It is pure; candidates is asked only where two are in
 // one domain.
 func lopsided(st *router.AppState, nodes map[string]router.Node, candidates func() []Candidate, now time.Time) (string, bool) {
 	rel, ok := st.Serving()
@@ -54,7 +54,7 @@ func lopsided(st *router.AppState, nodes map[string]router.Node, candidates func
 	most := ""
 	for _, in := range st.Instances {
 		switch {
-		case in.State == router.Starting || in.State == router.Draining || in.State == router.Ready && now.Sub(in.Since) < settled:
+		case in.State == router.Starting || in.State == router.Draining || in.State == router.Ready && now.Sub(in.Since) < settled, in.Busy(now):
 			return "", false
 		case in.State == router.Ready && in.Release == st.App.Current:
 			d := domain(in.Node)

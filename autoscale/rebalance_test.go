@@ -84,7 +84,7 @@ func TestSurplus(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			if got := surplus(tt.st, tt.keep, tt.leaving, domains(tt.st, nodesOfCandidates(zones))); !slices.Equal(got, tt.want) {
+			if got := surplus(tt.st, tt.keep, tt.leaving, domains(tt.st, nodesOfCandidates(zones)), time.Now()); !slices.Equal(got, tt.want) {
 				t.Errorf("got %v, want %v", got, tt.want)
 			}
 		})

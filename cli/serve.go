@@ -208,7 +208,7 @@ func (g *gatewayProcess) assemble(context.Context) error {
 	g.onStop(func(context.Context) { g.control.Close() })
 	g.edge, err = gateway.New(gateway.Options{
 		Gateway: g.id, Domain: g.Domain, Catalog: g.catalog, Waker: g.control, Rates: g.store, Acks: g.store,
-		Kick: g.control.Kick, Suspect: g.control.Suspect, Dial: g.pool.Dial, APIUpstream: g.apiSocket(), Certificates: g.store.Certificates(),
+		Kick: g.control.Kick, Suspect: g.control.Suspect, Busy: g.control.Busy, Dial: g.pool.Dial, APIUpstream: g.apiSocket(), Certificates: g.store.Certificates(),
 		Email: g.Email, ACMECA: g.ACMECA, ACMERoots: roots, PlainHTTP: g.PlainHTTP,
 		HTTP: g.http, HTTPS: g.https, Logger: g.Log,
 	})

@@ -26,7 +26,11 @@ type Options struct {
 	Rates   RateSink
 	Acks    Acker
 
-	Kick    func(app string)      // optional: a queue has formed although instances are ready; must not block
+	Kick func(app string) // optional: a queue has formed although instances are ready; must not block
+	// Busy is optional: an instance asked not to be stopped before a time; one
+	// that is past ends what it asked before. It must not block.
+	Busy func(app, instance string, until time.Time)
+
 	Suspect func(instance string) // optional: an instance that should be ready refuses connections; must not block
 
 	// Dial is optional: it connects to an instance's address on its node, where

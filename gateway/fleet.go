@@ -106,6 +106,7 @@ func (f *fleet) updateOne(app string, in *router.Instance, serves bool, p *plan)
 		f.apps[app][in.ID] = m
 	}
 	m.known, m.draining = true, ""
+	m.up.leased(in.BusyUntil)
 	if draining {
 		m.draining = in.DrainID()
 	}

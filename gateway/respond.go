@@ -9,13 +9,32 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp"
+
+	"github.com/fluxgate/fluxgate/router"
 )
 
 var headerRequestID = []byte("X-Request-Id")
 
 // hopByHop are the fields of an answer that are between the instance and us
-// (RFC 9110 section 7.6.1).
-var hopByHop = []string{"Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Te", "Upgrade"}
+// (RFC 9110 section 7.6.1), and Trailer: trailers are dropped, so they are not
+// announced.
+var hopByHop = []string{"connection", "keep-alive", "proxy-connection", "proxy-authenticate", "te", "upgrade", "trailer"}
+
+// find looks for fields of an answer that are not the client's to see. Looking
+// once costs less than removing what is hardly ever there.
+func find(h *fasthttp.ResponseHeader) (hop, busy bool) {
+	for name := range h.All() {
+		switch len(name) {
+		case 2, 7, 10, 16, 18:
+			for _, f := range hopByHop {
+				hop = hop || same(name, f)
+			}
+		case len(router.BusyHeader):
+			busy = busy || same(name, "fluxgate-busy")
+		}
+	}
+	return hop, busy
+}
 
 // respond passes the answer on whose header was just read from c. It owns c.
 func (x *exchange) respond(c *upconn) {
@@ -83,10 +102,15 @@ func (x *exchange) finishHead(h *fasthttp.ResponseHeader) (closes bool) {
 		h.SetProtocol(protocol11)
 	}
 	h.ResetConnectionClose()
-	for _, name := range hopByHop {
-		h.Del(name)
+	hop, busy := find(h)
+	if hop {
+		for _, name := range hopByHop {
+			h.Del(name)
+		}
 	}
-	h.Del(fasthttp.HeaderTrailer) // trailers are dropped, so they are not announced
+	if busy {
+		x.takeBusy(h)
+	}
 	if x.edge.draining.Load() {
 		h.SetConnectionClose()
 	}

@@ -24,6 +24,7 @@ type upstream struct {
 	network  string // tcp or unix
 	connect  Dialer // optional: opens connections instead of the network
 	state    atomic.Int64
+	busy     atomic.Int64    // Unix nanoseconds before which it asked not to be stopped
 	onIdle   func(*upstream) // called when a closed upstream has no request left
 
 	mu    sync.Mutex // guards what follows; held for a few instructions

@@ -44,6 +44,7 @@ type Instance struct {
 	Claim     Claim     // who is changing it now
 	Since     time.Time // when State was entered
 	IdleSince time.Time // last request seen when it began to drain; the idle ladder counts from here
+	BusyUntil time.Time // the app asked not to be stopped before; zero: it did not
 	ExitCode  int       // for Failed
 	Reason    string    // for Failed: what happened, in a sentence
 }
@@ -80,6 +81,9 @@ func (in *Instance) To(next InstanceState, now time.Time) error {
 	in.State, in.Since, in.Claim = next, now, Claim{}
 	if next == Stopped {
 		in.Addr = ""
+	}
+	if next != Ready && next != Draining {
+		in.BusyUntil = time.Time{}
 	}
 	return nil
 }

@@ -115,6 +115,7 @@ type instanceRecord struct {
 	Claim     claimRecord          `json:"claim,omitzero"`
 	Since     time.Time            `json:"since,omitzero"`
 	IdleSince time.Time            `json:"idle_since,omitzero"`
+	BusyUntil time.Time            `json:"busy_until,omitzero"`
 	ExitCode  int                  `json:"exit_code,omitempty"`
 	Reason    string               `json:"reason,omitempty"`
 }
@@ -162,7 +163,7 @@ func encodeInstance(in router.Instance) string {
 	in.Claim.Until = in.Claim.Until.UTC()
 	return encode(instanceRecord{
 		current, in.Release, in.Node, in.Container, in.State, in.Addr,
-		claimRecord(in.Claim), in.Since.UTC(), in.IdleSince.UTC(), in.ExitCode, in.Reason,
+		claimRecord(in.Claim), in.Since.UTC(), in.IdleSince.UTC(), in.BusyUntil.UTC(), in.ExitCode, in.Reason,
 	})
 }
 
@@ -170,7 +171,7 @@ func decodeInstance(app, id, raw string) (router.Instance, error) {
 	r, err := decode[instanceRecord]("instance "+id, raw)
 	return router.Instance{
 		ID: id, App: app, Release: r.Release, Node: r.Node, Container: r.Container, State: r.State,
-		Addr: r.Addr, Claim: router.Claim(r.Claim), Since: r.Since, IdleSince: r.IdleSince, ExitCode: r.ExitCode, Reason: r.Reason,
+		Addr: r.Addr, Claim: router.Claim(r.Claim), Since: r.Since, IdleSince: r.IdleSince, BusyUntil: r.BusyUntil, ExitCode: r.ExitCode, Reason: r.Reason,
 	}, err
 }
 
