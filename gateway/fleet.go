@@ -134,7 +134,7 @@ func (f *fleet) close(p plan) {
 		}
 	}
 	for _, u := range p.gone {
-		if !u.drained() {
+		if !u.drained() || u.connected() {
 			f.spawn(func() { f.abandon(u) })
 		}
 	}

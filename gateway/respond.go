@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"io"
 	"net/http/httputil"
@@ -124,7 +125,10 @@ func (x *exchange) finishHead(h *fasthttp.ResponseHeader) (closes bool) {
 	return closes
 }
 
-var protocol11 = []byte("HTTP/1.1")
+var (
+	protocol11  = []byte("HTTP/1.1")
+	eventStream = []byte("text/event-stream")
+)
 
 // namesClose reports whether a Connection field has the token close.
 func namesClose(v []byte) bool {
@@ -207,6 +211,9 @@ func (x *exchange) stream(c *upconn, length int, keep bool) {
 		b.left, b.keep = -1, false
 	}
 	resp := &x.ctx.Response
+	if x.target.policy.FreezeSockets && bytes.HasPrefix(resp.Header.ContentType(), eventStream) {
+		x.leave() // like an upgraded connection
+	}
 	if b.left < 0 && !x.ctx.Request.Header.IsHTTP11() {
 		x.streamUntilClose(b)
 		return

@@ -32,7 +32,8 @@ func (x *exchange) hijack(serve func(client io.ReadWriter), cleanup func()) {
 }
 
 // switchProtocols passes an upgrade on and joins the two connections until both
-// sides have ended. The place on the instance is held for as long.
+// sides have ended. The place on the instance is held for as long, unless open
+// connections are not to keep it from being frozen.
 func (x *exchange) switchProtocols(c *upconn) {
 	if x.upgrade == nil {
 		// Nobody asked.
@@ -50,6 +51,9 @@ func (x *exchange) switchProtocols(c *upconn) {
 	head := append([]byte(nil), h.Header()...)
 	// A deadline of the conversation so far must not end the tunnel.
 	_ = c.SetReadDeadline(time.Time{})
+	if x.target.policy.FreezeSockets {
+		x.leave()
+	}
 	x.hijack(func(client io.ReadWriter) {
 		if _, err := client.Write(head); err == nil {
 			x.join(client, c)

@@ -150,6 +150,14 @@ func (u *upstream) where() (addr string, epoch uint64) {
 	return u.addr, u.epoch
 }
 
+// connected reports whether any connection is open, be it one that holds no
+// place.
+func (u *upstream) connected() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.conns) > 0
+}
+
 // cut closes all connections, whatever goes on in them.
 func (u *upstream) cut() {
 	u.mu.Lock()
