@@ -2,6 +2,7 @@ package autoscale
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -59,6 +60,34 @@ func (c *Controller) writeLease(app, instance string) {
 			}
 		}
 	}
+}
+
+// Lease is Busy that waits until the lease is written, and returns until when it
+// reaches; the zero time where there is none. CodeConflict: the instance gets no
+// longer one, for its release does not serve, or it is not running.
+func (c *Controller) Lease(ctx context.Context, app, instance string, until time.Time) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, routeDeadline)
+	defer cancel()
+	done := make(chan error, 1)
+	c.group.Go(func() { done <- c.grantLease(app, instance, until) })
+	select {
+	case err := <-done:
+		if err != nil && !errors.Is(err, errAbort) {
+			return time.Time{}, err
+		}
+	case <-ctx.Done():
+		return time.Time{}, ctx.Err()
+	}
+	st, ok := c.Catalog.Get(app)
+	if !ok {
+		return time.Time{}, router.Errorf(router.CodeNotFound, "there is no app %q", app)
+	}
+	in, ok := st.Instance(instance)
+	now := c.Now()
+	if !ok || until.After(now) && !in.BusyUntil.After(now) {
+		return time.Time{}, router.Errorf(router.CodeConflict, "%s gets no lease: it does not run, its release does not serve any more, or the policy's busy_max is 0", instance)
+	}
+	return in.BusyUntil, nil
 }
 
 func (c *Controller) grantLease(app, instance string, until time.Time) error {

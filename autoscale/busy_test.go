@@ -161,3 +161,26 @@ func TestLeaseOutlastsRedis(t *testing.T) {
 		return in.Busy(w.c.Now())
 	})
 }
+
+// Lease tells what was granted, and refuses where nothing was.
+func TestLeaseAnswers(t *testing.T) {
+	w := newWorld(t)
+	id := w.app("a").Instances[0].ID
+	until := w.c.Now().Add(time.Minute)
+	if got, err := w.c.Lease(t.Context(), "a", id, until); err != nil || got.Before(until) {
+		t.Errorf("%v, %v; want %v at least", got, err, until)
+	}
+	if got, err := w.c.Lease(t.Context(), "a", id, w.c.Now()); err != nil || !got.IsZero() {
+		t.Errorf("%v, %v after its end", got, err)
+	}
+	if _, err := w.c.Lease(t.Context(), "a", "a-1-none", until); router.CodeOf(err) != router.CodeConflict {
+		t.Errorf("for an instance that is not: %v", err)
+	}
+	if _, err := w.c.Lease(t.Context(), "b", id, until); router.CodeOf(err) != router.CodeNotFound {
+		t.Errorf("for an app that is not: %v", err)
+	}
+	w.store.fail(router.Errorf(router.CodeUnavailable, "Redis is away"))
+	if _, err := w.c.Lease(t.Context(), "a", id, until); router.CodeOf(err) != router.CodeUnavailable {
+		t.Errorf("without Redis: %v", err)
+	}
+}

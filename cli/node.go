@@ -111,7 +111,7 @@ func (g *gatewayProcess) ownNode(ctx context.Context, i int, url, owner string) 
 	if g.Redis != "" {
 		name += "-" + g.id[max(0, len(g.id)-6):]
 	}
-	n, err := podman.Connect(ctx, podman.Options{Name: name, URL: url, Owner: owner, DataDir: g.dir.path, Logger: g.Log, Identity: g.SSHKey})
+	n, err := podman.Connect(ctx, podman.Options{Name: name, URL: url, Owner: owner, DataDir: g.dir.path, Logger: g.Log, Identity: g.SSHKey, BusyPort: busyPort})
 	if err != nil {
 		return err
 	}
@@ -122,6 +122,7 @@ func (g *gatewayProcess) ownNode(ctx context.Context, i int, url, owner string) 
 	}
 	g.pool.Add(n)
 	g.fleet.own[name] = true
+	g.ownNodes = append(g.ownNodes, n)
 	node := n.Node()
 	node.Gateway = g.id
 	if err := g.store.PutNode(ctx, node); err != nil {

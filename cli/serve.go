@@ -63,13 +63,15 @@ type gatewayProcess struct {
 	registry *registry.Registry
 	api      *api.Server
 
-	fleet   *fleet
-	catalog *router.Catalog
-	control *autoscale.Controller
-	edge    *gateway.Edge
-	http    net.Listener
-	https   net.Listener
-	closers []func(context.Context)
+	fleet *fleet
+
+	ownNodes []*podman.Node // of this machine
+	catalog  *router.Catalog
+	control  *autoscale.Controller
+	edge     *gateway.Edge
+	http     net.Listener
+	https    net.Listener
+	closers  []func(context.Context)
 }
 
 // serve runs a gateway until ctx ends, then drains and stops it. Before it
@@ -83,7 +85,7 @@ func serve(ctx context.Context, cfg serveConfig) (err error) {
 	defer cancel()
 	failed := make(chan error, 1)
 	for _, step := range []func(context.Context) error{
-		g.openData, g.bind, g.openStore, g.openPodman, g.openRegistry, g.assemble, g.load, g.startControl,
+		g.openData, g.bind, g.openStore, g.openPodman, g.openRegistry, g.assemble, g.load, g.startControl, g.openBusy,
 		func(context.Context) error { return g.openAPI(failed) }, g.openEdge, g.announceAdmin,
 	} {
 		if err := step(sctx); err != nil {

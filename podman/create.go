@@ -32,6 +32,9 @@ func (n *Node) Create(ctx context.Context, in router.Instance, rel router.Releas
 	s := containerSpec(facts, n.publishAt(), rel.Image, rel.Run)
 	s.Name, s.Hostname, s.Labels = containerName(in.ID), in.App, n.labelsFor(in, rel)
 	s.Env, s.Command = rel.Environment(), rel.Run.Command
+	if url := n.busyURL(ctx, in); url != "" {
+		s.Env[BusyURL] = url
+	}
 	return n.createOnce(ctx, s)
 }
 

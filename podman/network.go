@@ -69,6 +69,7 @@ func (n *Node) forgetNetwork() {
 	n.network.ok = false
 	n.network.mu.Unlock()
 	n.identity.Store(nil) // the next network has another name for its interface
+	n.host.Store(nil)
 }
 
 // removeNetwork removes the network where no container is in it.

@@ -61,6 +61,7 @@ type Options struct {
 	Tunnel   bool             // for ssh: requests travel through the connection to ports published on the node's loopback
 	HostKey  string           // for ssh: the pinned key
 	Identity string           // for ssh: file of the private key; empty: the agent, then the user's default keys
+	BusyPort int              // apps are told that they can ask there, on this machine, not to be stopped; 0: they are not
 	Facts    router.NodeFacts // of an earlier Check; with Checked set, none is needed
 }
 
@@ -88,6 +89,8 @@ type Node struct {
 	full             atomic.Bool  // its disk has no room
 	among            atomic.Int64 // nodes in its pool
 	identity         atomic.Pointer[string]
+	host             atomic.Pointer[string] // this machine's address in the containers' network
+	busyPort         int
 	wire             wire // for tcp: the connection of the event stream
 
 	builtMu sync.Mutex
@@ -108,7 +111,7 @@ func Connect(ctx context.Context, o Options) (*Node, error) {
 	}
 	n := &Node{
 		name: o.Name, url: o.URL, owner: o.Owner, labels: o.Labels, dataDir: o.DataDir,
-		address: o.Address, tunnelled: o.Tunnel, hostKey: o.HostKey,
+		address: o.Address, tunnelled: o.Tunnel, hostKey: o.HostKey, busyPort: o.BusyPort,
 		log: o.Logger.With("node", o.Name), archive: newArchive(o.DataDir), built: make(map[string]time.Time),
 	}
 	n.there.Store(newThere())

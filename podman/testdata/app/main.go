@@ -61,6 +61,15 @@ func main() {
 		}
 		_, _ = w.Write(b)
 	})
+	http.HandleFunc("/busy/", func(w http.ResponseWriter, r *http.Request) {
+		res, err := http.Post(os.Getenv("FLUXGATE_BUSY_URL"), "text/plain", strings.NewReader(strings.TrimPrefix(r.URL.Path, "/busy/")))
+		if err != nil {
+			fmt.Fprint(w, err)
+			return
+		}
+		defer res.Body.Close()
+		fmt.Fprint(w, res.Status)
+	})
 	http.HandleFunc("/env", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintln(w, strings.Join(os.Environ(), "\n"))
 	})
