@@ -278,7 +278,7 @@ func (g *gatewayProcess) startControl(ctx context.Context) error {
 func (g *gatewayProcess) openAPI(failed chan<- error) error {
 	server, err := api.New(api.Backend{
 		Apps: appliedStore{g.store, g.catalog}, Catalog: g.catalog, Deployer: g.control, Builder: g.pool,
-		Logs: logReader{g.pool, g.catalog}, History: g.store, Activity: g.store, Tokens: g.store, Nodes: g.fleet, Doctor: g.doctor,
+		Logs: logReader{g.pool, g.catalog}, History: g.store, Activity: g.store, Tokens: g.store, Nodes: g.fleet, Recorder: recorder{g.store}, Doctor: g.doctor,
 		Domain: g.Domain, HTTPSPort: port(g.https), Version: Version, SpoolDir: g.dir.join("spool"), Logger: g.Log,
 	})
 	if err != nil {

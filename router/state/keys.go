@@ -38,7 +38,7 @@ func (k keys) drain(inst string) string  { return k.prefix + ":drain:{" + inst +
 func (k keys) lease(name string) string  { return k.prefix + ":lease:{" + name + "}" }  // hash
 func (k keys) history(app string) string { return k.prefix + ":history:{" + app + "}" } // sorted set: event by time in µs
 func (k keys) traffic(app string) string { return k.prefix + ":traffic:{" + app + "}" } // hash: minute or hour in its ring -> block
-func (k keys) recorded() string          { return k.prefix + ":recorded" }              // hash: last minute, last hour that was recorded
+func (k keys) recorded() string          { return k.prefix + ":recorded" }              // hash: the last minute and hour that were recorded, and a ring of minutes
 func (k keys) usage(node string) string  { return k.prefix + ":usage:{" + node + "}" }  // string: what its instances use
 func (k keys) active() string            { return k.prefix + ":active" }                // sorted set: app by last activity in s
 func (k keys) memory(app string) string  { return k.prefix + ":memory:{" + app + "}" }  // string: what was learned of its traffic, JSON

@@ -70,7 +70,7 @@ func (s *Store) RecordTraffic(ctx context.Context, now time.Time, known func(app
 		if err := s.RecordMinute(ctx, time.Unix(minute*60, 0), apps); err != nil {
 			return err
 		}
-		if err := s.setMark(ctx, "minute", minute); err != nil {
+		if err := s.setMark(ctx, "minute", minute, minuteField(minute), minute); err != nil {
 			return err
 		}
 		last, ok = minute, true
@@ -97,10 +97,38 @@ func mark(marks []any, i int) (int64, bool) {
 	return n, err == nil
 }
 
-func (s *Store) setMark(ctx context.Context, field string, v int64) error {
+// setMark sets fields of the record of what is recorded.
+func (s *Store) setMark(ctx context.Context, pairs ...any) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	return s.fail(ctx, "storing up to when traffic is recorded", s.client.HSet(ctx, s.keys.recorded(), field, v).Err())
+	return s.fail(ctx, "storing up to when traffic is recorded", s.client.HSet(ctx, s.keys.recorded(), pairs...).Err())
+}
+
+// Recorded tells of the minutes from from's to to's, both included, in which
+// somebody recorded, whatever came: in others an app need not have been silent.
+// Minutes that are not settled yet count as recorded.
+func (s *Store) Recorded(ctx context.Context, from, to time.Time) ([]bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	first, last := from.Unix()/60, to.Unix()/60
+	if last < first || last-first > keptMinutes {
+		return nil, router.Errorf(router.CodeInvalid, "traffic is kept by the second for a day: ask for that much at most, from the earlier to the later")
+	}
+	fields := make([]string, 0, last-first+1)
+	for minute := first; minute <= last; minute++ {
+		fields = append(fields, minuteField(minute))
+	}
+	marks, err := s.client.HMGet(ctx, s.keys.recorded(), fields...).Result()
+	if err != nil {
+		return nil, s.fail(ctx, "reading when traffic was recorded", err)
+	}
+	recent := time.Now().Unix()/60 - maxSeconds/60 + 1
+	recorded := make([]bool, len(marks))
+	for i := range marks {
+		minute, ok := mark(marks, i)
+		recorded[i] = ok && minute == first+int64(i) || first+int64(i) >= recent
+	}
+	return recorded, nil
 }
 
 // RecordMinute stores the seconds of the minute that begins at minute, by app;

@@ -211,6 +211,10 @@ func TestRecordTrafficLate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	recorded, err := s.Recorded(ctx, start.Add(-time.Hour), start.Add(2*time.Minute))
+	if err != nil || len(recorded) != 63 || slices.Contains(recorded[:59], true) || !recorded[62] {
+		t.Errorf("recorded were the minutes %v, %v", recorded, err)
+	}
 	if got := found["x"]; len(got) != 1 || got[start.Unix()/60+2] == (block{}) {
 		t.Errorf("%d minutes are recorded: want the third, the first two may have lost seconds", len(got))
 	}
