@@ -2,7 +2,7 @@ package autoscale
 
 import (
 	"fmt"
-	"strings"
+	"math"
 	"time"
 
 	"github.com/fluxgate/fluxgate/autoscale/decide"
@@ -131,19 +131,22 @@ func (c *Controller) idle(st *router.AppState, now time.Time) time.Duration {
 
 func (c *Controller) noteDecision(app string, d decide.Decision, at decide.Present) {
 	s := d.Signals
-	fields := map[string]string{
-		"desired": fmt.Sprint(d.Desired), "had": fmt.Sprint(at.Have()), "frozen": fmt.Sprint(d.Frozen), "rule": d.Rule,
-		"rps": fmt.Sprintf("%.1f", s.Rate), "growth": fmt.Sprintf("%.1f", s.Growth), "noise": fmt.Sprintf("%.3f", s.Noise),
-		"concurrency": fmt.Sprintf("%.1f", s.Load), "service": s.Service.Round(10 * time.Microsecond).String(), "queued": fmt.Sprint(s.Queued),
+	note := router.Decision{
+		Had: at.Have(), Desired: d.Desired, Frozen: d.Frozen, Rule: d.Rule,
+		Signals: []router.Signal{
+			{Name: "rate", Value: rounded(s.Rate), Unit: "requests/s"},
+			{Name: "growth", Value: rounded(s.Growth), Unit: "requests/s each second"},
+			{Name: "noise", Value: rounded(s.Noise), Unit: "of the rate"},
+			{Name: "load", Value: rounded(s.Load), Unit: "requests at once"},
+			{Name: "service", Value: rounded(float64(s.Service) / float64(time.Millisecond)), Unit: "ms"},
+			{Name: "queued", Value: float64(s.Queued), Unit: "requests"},
+		},
 	}
-	var others []string
 	for _, v := range d.Votes {
-		if v.Rule != d.Rule {
-			others = append(others, fmt.Sprintf("%s: %d (%s)", v.Rule, v.Count, v.Reason))
-		}
+		note.Votes = append(note.Votes, router.Vote(v))
 	}
-	if len(others) > 0 {
-		fields["otherwise"] = strings.Join(others, "; ")
-	}
-	c.note(app, router.Event{Kind: "decision", Text: fmt.Sprintf("%d instances, not %d: %s", d.Desired, at.Have(), d.Reason), Fields: fields})
+	c.note(app, router.Event{Kind: "decision", Text: fmt.Sprintf("%d instances, not %d: %s", d.Desired, at.Have(), d.Reason), Decision: &note})
 }
+
+// rounded is a measurement to three decimals, which is more than it is good for.
+func rounded(v float64) float64 { return math.Round(v*1000) / 1000 }
