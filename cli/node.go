@@ -142,6 +142,9 @@ func describeNode(name string, f router.NodeFacts) string {
 	if !f.Freeze {
 		limits = append(limits, "no freezing")
 	}
+	if f.Reclaim == router.ReclaimNone {
+		limits = append(limits, "no reclaiming of page cache")
+	}
 	text := fmt.Sprintf("%s: Podman %s, %s, %d cores, %.1f GB of memory", name, f.Podman, f.Runtime, f.CPUs, float64(f.Memory)/(1<<30))
 	if len(limits) > 0 {
 		text += ", " + strings.Join(limits, ", ")

@@ -53,6 +53,7 @@ func (n *Node) runProbes(ctx context.Context, try tryProbe) (router.NodeFacts, e
 		Podman: info.Version.Version, Rootless: info.Host.Security.Rootless,
 		CPUs: info.Host.CPUs, Memory: router.Bytes(info.Host.MemTotal),
 	}
+	facts.Reclaim = map[string]router.Reclaim{"v1": router.ReclaimLimit, "v2": router.ReclaimAsk}[info.Host.CgroupsVersion]
 	// The API has a field for the runtime of a container; no server of version 4
 	// heeds it. Containers, like builds, get the service's own.
 	if info.Host.OCIRuntime != nil {

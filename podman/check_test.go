@@ -22,7 +22,7 @@ func TestCheck(t *testing.T) {
 	if f.Podman == "" || f.Runtime == "" || f.CPUs < 1 || f.Memory < 1<<20 || f.Checked.IsZero() {
 		t.Errorf("facts are incomplete: %+v", f)
 	}
-	if !f.Direct || !f.Freeze || !f.LimitCPU || !f.LimitMem || !f.LimitPids {
+	if !f.Direct || !f.Freeze || !f.LimitCPU || !f.LimitMem || !f.LimitPids || f.Reclaim == router.ReclaimNone {
 		t.Errorf("what works on the machines of these tests is said not to: %+v", f)
 	}
 	if f.NoFile < 1024 || f.NoFile > wantedFiles || f.NProc < 1024 {

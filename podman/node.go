@@ -88,6 +88,7 @@ type Node struct {
 	there            atomic.Pointer[there]
 	full             atomic.Bool  // its disk has no room
 	among            atomic.Int64 // nodes in its pool
+	mute             atomic.Int64 // until when its machine is not asked how full it is, in Unix nanoseconds
 	identity         atomic.Pointer[string]
 	host             atomic.Pointer[string] // this machine's address in the containers' network
 	busyPort         int

@@ -299,6 +299,24 @@ func (p *Pool) Remove(ctx context.Context, in router.Instance) error {
 	return n.Remove(ctx, in)
 }
 
+// Reclaim is Node.Reclaim on the instance's node.
+func (p *Pool) Reclaim(ctx context.Context, in router.Instance) error {
+	n, err := p.at(in)
+	if err != nil {
+		return err
+	}
+	return n.Reclaim(ctx, in)
+}
+
+// Measure is Node.Measure of the named node.
+func (p *Pool) Measure(ctx context.Context, node string) (router.NodeUse, error) {
+	n, err := p.at(router.Instance{Node: node})
+	if err != nil {
+		return router.NodeUse{}, err
+	}
+	return n.Measure(ctx)
+}
+
 // Inspect is Node.Inspect on the instance's node.
 func (p *Pool) Inspect(ctx context.Context, in router.Instance) (router.Container, error) {
 	n, err := p.at(in)

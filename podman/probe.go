@@ -24,6 +24,7 @@ const (
 	probePort   = 8080
 	probeMemory = router.Bytes(64 << 20)
 	probeCPU    = 0.5
+	probeCache  = 8 << 20         // what a request for /fill makes
 	probeLife   = 2 * time.Minute // an older probe is a leftover
 	probeAnswer = 3 * time.Second // from the start of the program to its answer, at most
 )
@@ -80,11 +81,14 @@ func (n *Node) tryReach(ctx context.Context, image string, facts *router.NodeFac
 			return err
 		}
 		var limits enforced
-		if limits, reached = n.askProbe(ctx, addr, nonce, probeAnswer); !reached {
+		if limits, reached = n.askProbe(ctx, addr, "/", nonce, probeAnswer); !reached {
 			return ctx.Err()
 		}
 		limits.compare(facts)
-		return n.probeFreezer(ctx, s.Name, addr, nonce, facts)
+		if err := n.probeFreezer(ctx, s.Name, addr, nonce, facts); err != nil {
+			return err
+		}
+		return n.probeReclaim(ctx, s.Name, addr, nonce, facts)
 	})
 	return reached, err
 }
@@ -146,10 +150,11 @@ func (n *Node) probeAddress(c *define.InspectContainerData, direct bool) (string
 type enforced struct {
 	Nonce             string
 	Memory, CPU, Pids *float64
+	Used              *float64
 }
 
 // askProbe asks until the program answers; another program's answer is none.
-func (n *Node) askProbe(ctx context.Context, addr, nonce string, patience time.Duration) (enforced, bool) {
+func (n *Node) askProbe(ctx context.Context, addr, path, nonce string, patience time.Duration) (enforced, bool) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	client := &http.Client{Transport: &http.Transport{
@@ -158,7 +163,7 @@ func (n *Node) askProbe(ctx context.Context, addr, nonce string, patience time.D
 	}}
 	for {
 		var e enforced
-		if req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/", nil); err == nil {
+		if req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+path, nil); err == nil {
 			if resp, err := client.Do(req); err == nil {
 				err = json.NewDecoder(io.LimitReader(resp.Body, 4096)).Decode(&e)
 				resp.Body.Close()
@@ -202,17 +207,51 @@ func (n *Node) probeFreezer(ctx context.Context, name, addr, nonce string, facts
 		facts.Diagnosis = append(facts.Diagnosis, "containers cannot be frozen, so idle apps are stopped instead and wake more slowly: "+engineText(err))
 		return nil
 	}
-	_, awake := n.askProbe(ctx, addr, nonce, 100*time.Millisecond)
+	_, awake := n.askProbe(ctx, addr, "/", nonce, 100*time.Millisecond)
 	if err := containers.Unpause(cctx, name, nil); err != nil {
 		facts.Diagnosis = append(facts.Diagnosis, "frozen containers cannot be thawed, so idle apps are stopped instead: "+engineText(err))
 		return ctx.Err()
 	}
-	if _, back := n.askProbe(ctx, addr, nonce, probeAnswer); awake || !back {
+	if _, back := n.askProbe(ctx, addr, "/", nonce, probeAnswer); awake || !back {
 		facts.Diagnosis = append(facts.Diagnosis, "freezing containers has no effect there, so idle apps are stopped instead")
 		return ctx.Err()
 	}
 	facts.Freeze = true
 	return nil
+}
+
+// probeReclaim finds out whether a frozen container's page cache can be taken
+// back in the way that facts name, and takes it out of them where not.
+func (n *Node) probeReclaim(ctx context.Context, name, addr, nonce string, facts *router.NodeFacts) error {
+	way := facts.Reclaim
+	facts.Reclaim = router.ReclaimNone
+	if !facts.Freeze || way == router.ReclaimNone {
+		return nil
+	}
+	before, ok := n.askProbe(ctx, addr, "/fill", nonce, probeAnswer)
+	if !ok || before.Used == nil {
+		facts.Diagnosis = append(facts.Diagnosis, "what containers hold cannot be measured inside of them, so page cache of frozen ones is not given back")
+		return ctx.Err()
+	}
+	cctx, end := n.call(ctx, quickCall)
+	defer end()
+	if err := containers.Pause(cctx, name, nil); err != nil {
+		return n.engineError(cctx, err)
+	}
+	failed := n.reclaim(ctx, name, way)
+	if err := containers.Unpause(cctx, name, nil); err != nil {
+		return n.engineError(cctx, err)
+	}
+	after, ok := n.askProbe(ctx, addr, "/", nonce, probeAnswer)
+	switch {
+	case ok && after.Used != nil && *before.Used-*after.Used > probeCache/2:
+		facts.Reclaim = way
+	case failed != nil:
+		facts.Diagnosis = append(facts.Diagnosis, "page cache of frozen containers is not given back: "+engineText(failed))
+	default:
+		facts.Diagnosis = append(facts.Diagnosis, "page cache of frozen containers is not given back, so that where memory runs short they are stopped sooner: it takes a kernel from 5.19 on (memory.reclaim of cgroup v2) and an OCI runtime that sets it, or cgroup v1")
+	}
+	return ctx.Err()
 }
 
 // removeOldProbes clears away what checks left that were cut off. Young ones

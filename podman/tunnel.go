@@ -359,6 +359,15 @@ func ask(ctx context.Context, client *ssh.Client, command string) (string, error
 	return string(out), err
 }
 
+// Output runs a command on the node and is what it prints.
+func (t *Tunnel) Output(ctx context.Context, command string) (string, error) {
+	client, err := t.connected(ctx)
+	if err != nil {
+		return "", err
+	}
+	return ask(ctx, client, command)
+}
+
 // HostKey connects to the machine at an ssh:// URL only as far as its host key
 // and returns it with its fingerprint. It is for somebody to compare.
 func HostKey(ctx context.Context, raw string) (key, fingerprint string, err error) {

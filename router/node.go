@@ -27,17 +27,44 @@ type NodeFacts struct {
 	Podman    string // server version
 	Runtime   string // OCI runtime that works there: crun, runc
 	Rootless  bool
-	Direct    bool  // containers are reachable at their own address from here
-	Freeze    bool  // the cgroup freezer works
-	LimitCPU  bool  // cpu limits may be set
-	LimitMem  bool  // memory limits may be set
-	LimitPids bool  // pids limits may be set
-	NoFile    int64 // highest nofile ulimit that may be asked for
-	NProc     int64 // highest nproc ulimit that may be asked for; 0: leave it alone
+	Direct    bool    // containers are reachable at their own address from here
+	Freeze    bool    // the cgroup freezer works
+	LimitCPU  bool    // cpu limits may be set
+	LimitMem  bool    // memory limits may be set
+	LimitPids bool    // pids limits may be set
+	Reclaim   Reclaim // how page cache of a frozen container is given back
+	NoFile    int64   // highest nofile ulimit that may be asked for
+	NProc     int64   // highest nproc ulimit that may be asked for; 0: leave it alone
 	CPUs      int
 	Memory    Bytes
 	Checked   time.Time
 	Diagnosis []string // what does not work and what that costs, in sentences
+}
+
+// Reclaim is how the page cache of a frozen container is given back on a node.
+type Reclaim string
+
+// The ways; none where it cannot be.
+const (
+	ReclaimNone  Reclaim = ""
+	ReclaimAsk   Reclaim = "reclaim" // cgroup v2: memory.reclaim
+	ReclaimLimit Reclaim = "limit"   // cgroup v1: a limit too low to be met, which the kernel refuses after it has tried
+)
+
+// NodeUse is how full a node is.
+type NodeUse struct {
+	At        time.Time
+	Machine   bool          // the machine itself was looked at; else only what the instances use is known
+	Total     Bytes         // the machine's memory
+	Available Bytes         // of it, what can be had without anybody's having less: page cache counts as available
+	Busy      time.Duration // what the machine's cores have worked, added up, since some time or other
+	Instances map[string]InstanceUse
+}
+
+// InstanceUse is what an instance has of its node.
+type InstanceUse struct {
+	Memory Bytes         // page cache included
+	CPU    time.Duration // that it has used since it was started
 }
 
 // MaxPids is the most processes and threads that one container may have.

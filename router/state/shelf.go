@@ -80,20 +80,21 @@ type nodeRecord struct {
 }
 
 type factsRecord struct {
-	Podman    string       `json:"podman,omitempty"`
-	Runtime   string       `json:"runtime,omitempty"`
-	Rootless  bool         `json:"rootless,omitempty"`
-	Direct    bool         `json:"direct,omitempty"`
-	Freeze    bool         `json:"freeze,omitempty"`
-	LimitCPU  bool         `json:"limit_cpu,omitempty"`
-	LimitMem  bool         `json:"limit_mem,omitempty"`
-	LimitPids bool         `json:"limit_pids,omitempty"`
-	NoFile    int64        `json:"nofile,omitempty"`
-	NProc     int64        `json:"nproc,omitempty"`
-	CPUs      int          `json:"cpus,omitempty"`
-	Memory    router.Bytes `json:"memory"`
-	Checked   time.Time    `json:"checked,omitzero"`
-	Diagnosis []string     `json:"diagnosis,omitempty"`
+	Podman    string         `json:"podman,omitempty"`
+	Runtime   string         `json:"runtime,omitempty"`
+	Rootless  bool           `json:"rootless,omitempty"`
+	Direct    bool           `json:"direct,omitempty"`
+	Freeze    bool           `json:"freeze,omitempty"`
+	LimitCPU  bool           `json:"limit_cpu,omitempty"`
+	LimitMem  bool           `json:"limit_mem,omitempty"`
+	LimitPids bool           `json:"limit_pids,omitempty"`
+	Reclaim   router.Reclaim `json:"reclaim,omitempty"`
+	NoFile    int64          `json:"nofile,omitempty"`
+	NProc     int64          `json:"nproc,omitempty"`
+	CPUs      int            `json:"cpus,omitempty"`
+	Memory    router.Bytes   `json:"memory"`
+	Checked   time.Time      `json:"checked,omitzero"`
+	Diagnosis []string       `json:"diagnosis,omitempty"`
 }
 
 // PutNode adds or replaces a node.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"io/fs"
 	"net/http"
 	"os"
@@ -16,10 +17,30 @@ type limits struct {
 	Memory *float64 `json:"memory,omitempty"`
 	CPU    *float64 `json:"cpu,omitempty"` // cores
 	Pids   *float64 `json:"pids,omitempty"`
+	Used   *float64 `json:"used,omitempty"` // bytes of memory, page cache included
 }
 
-func limitsHandler(root fs.FS) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
+// fillSize is how much page cache a request for /fill makes.
+const fillSize = 8 << 20
+
+// fill writes a file: what the kernel keeps of it in memory can be taken back.
+func fill() error {
+	f, err := os.CreateTemp("/", "fill")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(make([]byte, fillSize))
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+func limitsHandler(root fs.FS, fill func() error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/fill" {
+			if err := fill(); err != nil {
+				http.Error(w, err.Error(), http.StatusInternalServerError)
+				return
+			}
+		}
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(readLimits(root, os.Getenv("NONCE")))
 	}
@@ -34,6 +55,7 @@ func readLimits(root fs.FS, nonce string) limits {
 		Memory: first(root, number, dir+"memory.max", dir+"memory/memory.limit_in_bytes"),
 		CPU:    cores(root, dir),
 		Pids:   first(root, number, dir+"pids.max", dir+"pids/pids.max"),
+		Used:   first(root, number, dir+"memory.current", dir+"memory/memory.usage_in_bytes"),
 	}
 }
 

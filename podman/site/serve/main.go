@@ -35,7 +35,7 @@ func run(root string, probe bool) error {
 	if err != nil {
 		return err
 	}
-	var handler http.Handler = limitsHandler(os.DirFS("/"))
+	var handler http.Handler = limitsHandler(os.DirFS("/"), fill)
 	if !probe {
 		dir, err := os.OpenRoot(root)
 		if err != nil {

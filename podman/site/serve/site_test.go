@@ -272,12 +272,13 @@ func TestLimits(t *testing.T) {
 		files fstest.MapFS
 		want  string
 	}{
-		"version 2":           {fstest.MapFS{"sys/fs/cgroup/memory.max": file("67108864"), "sys/fs/cgroup/cpu.max": file("50000 100000"), "sys/fs/cgroup/pids.max": file("1024")}, `{"nonce":"n","memory":67108864,"cpu":0.5,"pids":1024}`},
+		"version 2":           {fstest.MapFS{"sys/fs/cgroup/memory.max": file("67108864"), "sys/fs/cgroup/cpu.max": file("50000 100000"), "sys/fs/cgroup/pids.max": file("1024"), "sys/fs/cgroup/memory.current": file("4096")}, `{"nonce":"n","memory":67108864,"cpu":0.5,"pids":1024,"used":4096}`},
 		"version 2, no limit": {fstest.MapFS{"sys/fs/cgroup/memory.max": file("max"), "sys/fs/cgroup/cpu.max": file("max 100000"), "sys/fs/cgroup/pids.max": file("max")}, `{"nonce":"n","memory":-1,"cpu":-1,"pids":-1}`},
 		"version 1": {fstest.MapFS{
 			"sys/fs/cgroup/memory/memory.limit_in_bytes": file("67108864"), "sys/fs/cgroup/cpu/cpu.cfs_quota_us": file("25000"),
 			"sys/fs/cgroup/cpu/cpu.cfs_period_us": file("100000"), "sys/fs/cgroup/pids/pids.max": file("max"),
-		}, `{"nonce":"n","memory":67108864,"cpu":0.25,"pids":-1}`},
+			"sys/fs/cgroup/memory/memory.usage_in_bytes": file("8192"),
+		}, `{"nonce":"n","memory":67108864,"cpu":0.25,"pids":-1,"used":8192}`},
 		"nothing to see": {fstest.MapFS{}, `{"nonce":"n"}`},
 		"nonsense":       {fstest.MapFS{"sys/fs/cgroup/memory.max": file("lots"), "sys/fs/cgroup/cpu.max": file("1 0")}, `{"nonce":"n"}`},
 	}

@@ -53,6 +53,27 @@ func main() {
 		for r.Context().Err() == nil {
 		}
 	})
+	http.HandleFunc("/keep/", func(w http.ResponseWriter, r *http.Request) { // so many MB, half of it page cache
+		n, _ := strconv.Atoi(strings.TrimPrefix(r.URL.Path, "/keep/"))
+		b := make([]byte, n<<19)
+		for i := range b {
+			b[i] = byte(i)
+		}
+		kept = append(kept, b)
+		f, err := os.Create("/kept")
+		if err == nil {
+			_, err = f.Write(b)
+		}
+		if err == nil {
+			err = f.Sync()
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		_ = f.Close()
+		fmt.Fprint(w, "kept")
+	})
 	http.HandleFunc("/file", func(w http.ResponseWriter, r *http.Request) {
 		b, err := os.ReadFile(r.URL.Query().Get("name"))
 		if err != nil {
