@@ -71,10 +71,8 @@ type Resident struct {
 	Kept    bool // needed for the policy's min
 	Claimed bool // somebody is changing it
 
-	InFlight  int64     // requests that its app has, as far as is known
-	Sockets   int64     // connections that its app's clients hold open, without requests
-	MayFreeze bool      // the policy has it frozen although there are such; it is not stopped then
-	Busy      time.Time // until when it asked not to be stopped
+	InFlight int64     // requests that its app has, and connections that its clients hold open unless the policy says freeze_sockets
+	Busy     time.Time // until when it asked not to be stopped
 
 	Idle    time.Duration
 	Due     time.Duration // until it is expected to be needed; 0: not known
@@ -109,12 +107,10 @@ func Protected(r Resident, now time.Time) string {
 		return "somebody is changing it"
 	case now.Before(r.Busy):
 		return "it is busy, and asked not to be stopped before " + r.Busy.UTC().Format(time.RFC3339)
-	case r.Sockets > 0 && !r.MayFreeze:
-		return fmt.Sprintf("%d connections are open", r.Sockets)
 	case r.State == router.Frozen:
 		return ""
 	case r.InFlight > 0:
-		return fmt.Sprintf("its app has %d requests in flight", r.InFlight)
+		return fmt.Sprintf("its app has %d requests or open connections", r.InFlight)
 	case r.Kept:
 		return "min keeps it ready"
 	case r.Idle < justNow:
@@ -205,15 +201,12 @@ func steps(r Resident, rank int, s Shortage) []Step {
 			cache := router.Bytes(reclaimable * float64(r.Held))
 			list = append(list, step(router.RungFrozen, time.Duration(float64(cache)/refault*float64(time.Second)), cache))
 		}
-		if r.Sockets == 0 {
-			list = append(list, step(router.RungStopped, r.Start-r.Thaw, r.Held))
-		}
-		return list
+		return append(list, step(router.RungStopped, r.Start-r.Thaw, r.Held))
 	}
 	if r.Freezes {
 		list = append(list, step(router.RungFrozen, r.Thaw, 0))
 	}
-	if r.Sockets == 0 && (s.Memory > 0 || !r.Freezes) {
+	if s.Memory > 0 || !r.Freezes {
 		// What it has reserved and does not use need not be kept free any more.
 		list = append(list, step(router.RungStopped, r.Start, max(r.Held, r.Reserve)))
 	}

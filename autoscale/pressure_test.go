@@ -154,17 +154,10 @@ func TestRelieve(t *testing.T) {
 			list:  []Resident{frozen("a", 10*time.Hour, 10*megabyte), frozen("b", time.Hour, 100*megabyte)},
 			want:  []string{"b stopped"},
 		},
-		"sockets that may be frozen over are not cut by stopping": {
-			short: Shortage{Memory: 20 * megabyte, Reserve: 20 * megabyte},
-			list:  []Resident{frozen("a", time.Hour, 100*megabyte, ready, func(r *Resident) { r.Sockets, r.MayFreeze = 1, true })},
-			want:  []string{"a frozen"},
-		},
 		"who must stay stays": {
 			short: Shortage{Memory: 1 << 40, Reserve: 1 << 40, CPU: 100},
 			list: []Resident{
 				frozen("flight", time.Hour, 100*megabyte, ready, func(r *Resident) { r.InFlight = 1 }),
-				frozen("socket", time.Hour, 100*megabyte, ready, func(r *Resident) { r.Sockets = 1 }),
-				frozen("frozen socket", time.Hour, 100*megabyte, func(r *Resident) { r.Sockets = 1 }),
 				frozen("busy", time.Hour, 100*megabyte, ready, func(r *Resident) { r.Busy = now.Add(time.Second) }),
 				frozen("min", time.Hour, 100*megabyte, ready, func(r *Resident) { r.Kept = true }),
 				frozen("asked", time.Second, 100*megabyte, ready),
@@ -208,17 +201,14 @@ func TestRelieveHolds(t *testing.T) {
 		for i := range rnd.IntN(30) {
 			r := Resident{
 				ID: fmt.Sprint("i", i), App: fmt.Sprint("app", rnd.IntN(8)), Serving: some(0.8), Kept: some(0.1), Claimed: some(0.1),
-				State:     []router.InstanceState{router.Ready, router.Frozen, router.Frozen, router.Stopped, router.Starting, router.Draining}[rnd.IntN(6)],
-				Idle:      time.Duration(rnd.ExpFloat64() * float64(time.Minute)),
-				MayFreeze: some(0.3), Held: router.Bytes(rnd.IntN(500)) * megabyte, Reserve: router.Bytes(rnd.IntN(200)) * megabyte,
+				State: []router.InstanceState{router.Ready, router.Frozen, router.Frozen, router.Stopped, router.Starting, router.Draining}[rnd.IntN(6)],
+				Idle:  time.Duration(rnd.ExpFloat64() * float64(time.Minute)),
+				Held:  router.Bytes(rnd.IntN(500)) * megabyte, Reserve: router.Bytes(rnd.IntN(200)) * megabyte,
 				WakeCost: float64(rnd.IntN(80)), Thaw: time.Duration(rnd.IntN(50)) * time.Millisecond, Start: time.Duration(rnd.IntN(5000)) * time.Millisecond,
 				Freezes: some(0.9), Reclaims: some(0.5),
 			}
 			if some(0.2) {
 				r.InFlight = 1
-			}
-			if some(0.2) {
-				r.Sockets = 1
 			}
 			if some(0.2) {
 				r.Busy = now.Add(time.Duration(rnd.IntN(20)-10) * time.Second)
@@ -247,7 +237,7 @@ func TestRelieveHolds(t *testing.T) {
 			switch {
 			case seen[o.ID]:
 				t.Fatalf("seed %d: %s goes twice", seed, o.ID)
-			case r.State != router.Ready && r.State != router.Frozen, r.Claimed, now.Before(r.Busy), r.State == router.Ready && (r.InFlight > 0 || r.Kept), r.Sockets > 0 && (!r.MayFreeze || o.To == router.RungStopped):
+			case r.State != router.Ready && r.State != router.Frozen, r.Claimed, now.Before(r.Busy), r.State == router.Ready && (r.InFlight > 0 || r.Kept):
 				t.Fatalf("seed %d: %+v must stay, and goes to %s", seed, r, o.To)
 			case o.To != router.RungFrozen && o.To != router.RungStopped:
 				t.Fatalf("seed %d: %s goes to %s", seed, o.ID, o.To)
@@ -265,7 +255,7 @@ func TestRelieveHolds(t *testing.T) {
 		}
 		if left.Memory > 0 {
 			for _, r := range list {
-				if Protected(r, now) == "" && r.Sockets == 0 && r.Held > 0 && !slices.ContainsFunc(got, func(o Step) bool { return o.ID == r.ID && o.To == router.RungStopped }) {
+				if Protected(r, now) == "" && r.Held > 0 && !slices.ContainsFunc(got, func(o Step) bool { return o.ID == r.ID && o.To == router.RungStopped }) {
 					t.Fatalf("seed %d: %d MB are lacking and %s stays", seed, left.Memory/megabyte, r.ID)
 				}
 			}
