@@ -67,7 +67,7 @@ func TestBusyIsNotDrained(t *testing.T) {
 	id := w.app("a").Instances[0].ID
 	w.ask("a", id, w.c.Now().Add(time.Minute), true)
 	w.c.drain("a", id, w.c.Now(), "test")
-	w.settled(id)
+	w.quiet(id)
 	if in, _ := w.get("a").Instance(id); in.State != router.Ready {
 		t.Fatalf("it is %s although it is busy", in.State)
 	}
@@ -79,8 +79,8 @@ func TestBusyIsNotDrained(t *testing.T) {
 	})
 }
 
-// settled waits until nothing here works on an instance.
-func (w *world) settled(id string) {
+// quiet waits until nothing here works on an instance.
+func (w *world) quiet(id string) {
 	w.t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	for w.c.working(id) {
@@ -104,7 +104,7 @@ func TestBusyEndsADrain(t *testing.T) {
 		in, _ := st.Instance(id)
 		return in.State == router.Ready
 	})
-	w.settled(id)
+	w.quiet(id)
 	if n := w.rt.count("freeze") + w.rt.count("stop"); n != 0 {
 		t.Error("its container was frozen or stopped")
 	}
@@ -129,7 +129,7 @@ func TestBusyAcrossDeployAndRemoval(t *testing.T) {
 	if _, err := w.deploy("a", "img2"); err != nil {
 		t.Fatal(err)
 	}
-	w.settled(id)
+	w.quiet(id)
 	before, _ := w.get("a").Instance(id)
 	if before.State != router.Ready {
 		t.Fatalf("the old release's busy instance is %s", before.State)

@@ -101,7 +101,7 @@ type Locality interface {
 }
 
 // Options are what a Controller stands on. All fields are required but Gauge,
-// Memories, Locality, Recorder, Meters, Usages, Now and Log.
+// Memories, Locality, Recorder, Meters, Usages, Machines, Now and Log.
 type Options struct {
 	Gateway string // this process, as claims and acknowledgements name it
 	Catalog *router.Catalog
@@ -117,6 +117,8 @@ type Options struct {
 	Recorder Recorder // may be nil: then traffic is not recorded
 	Meters   Meters   // may be nil: then nobody looks at what instances use
 	Usages   Usages   // goes with Meters
+
+	Machines Machines // may be nil: then nothing makes room on nodes that run short
 
 	Tick time.Duration // how often the lease holder decides; 1 s when 0
 	Now  func() time.Time
@@ -143,6 +145,8 @@ type Controller struct {
 	lastTick atomic.Pointer[TickReport]
 
 	prune     rounds // of images
+	strains   strains
+	relief    rounds // of making room on nodes that run short
 	abandons  rounds // of letting go of what was on lost nodes
 	reconcile struct {
 		rounds

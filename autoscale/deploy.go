@@ -144,6 +144,9 @@ func (c *Controller) route(ctx context.Context, app string, number int, note str
 func (c *Controller) raiseCandidate(ctx context.Context, app string, number int, progress func(router.DeployStep)) (*raising, error) {
 	for {
 		r, err := c.claimRaise(ctx, app, number, maxInstances)
+		if router.CodeOf(err) == router.CodeExhausted && c.makePlace(ctx, app, number) {
+			r, err = c.claimRaise(ctx, app, number, maxInstances)
+		}
 		if err != nil {
 			return nil, err // r is let go
 		}

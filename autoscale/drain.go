@@ -104,7 +104,7 @@ func (c *Controller) finishDrain(ctx context.Context, app, instance string) {
 			// Its last requests left it with something to do.
 			return p.To(router.Ready, c.Now())
 		}
-		target = rest(st.App.Policy, c.Now().Sub(p.IdleSince), c.freezer(p.Node))
+		target = c.strains.floor(instance, rest(st.App.Policy, c.Now().Sub(p.IdleSince), c.freezer(p.Node)))
 		op := "freeze"
 		if target != router.RungFrozen {
 			op = "stop"

@@ -47,11 +47,11 @@ type turn struct {
 // line is starts that wait, in rounds over their apps.
 type line struct {
 	apps map[string]*list.Element
-	ring list.List // of *rank; the front is next
+	ring list.List // of *share; the front is next
 }
 
-// rank is what waits of one app.
-type rank struct {
+// share is what waits of one app.
+type share struct {
 	app   string
 	turns list.List // of *turn
 }
@@ -150,7 +150,7 @@ func (g *gate) next() *turn {
 	if front == nil {
 		return nil
 	}
-	t := front.Value.(*rank).turns.Front().Value.(*turn)
+	t := front.Value.(*share).turns.Front().Value.(*turn)
 	l.ring.MoveToBack(front)
 	l.remove(t)
 	return t
@@ -162,15 +162,15 @@ func (l *line) push(t *turn) {
 		if l.apps == nil {
 			l.apps = map[string]*list.Element{}
 		}
-		e = l.ring.PushBack(&rank{app: t.app})
+		e = l.ring.PushBack(&share{app: t.app})
 		l.apps[t.app] = e
 	}
-	t.place = e.Value.(*rank).turns.PushBack(t)
+	t.place = e.Value.(*share).turns.PushBack(t)
 }
 
 func (l *line) remove(t *turn) {
 	e := l.apps[t.app]
-	r := e.Value.(*rank)
+	r := e.Value.(*share)
 	r.turns.Remove(t.place)
 	t.line, t.place = nil, nil
 	if r.turns.Len() == 0 {

@@ -37,6 +37,7 @@ func (c *Controller) govern(st *router.AppState, nodes map[string]router.Node, n
 	idle := c.idle(st, now)
 	d := c.decide(st, now, -1, idle)
 	have := st.Count(current, router.Ready, router.Starting)
+	d.Desired = c.strains.yielded(st, d.Desired, have, idle, now)
 
 	leaving := leaving(st, nodes)
 	moving := 0 // serving instances on nodes that are being drained: their replacements come first

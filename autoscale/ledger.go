@@ -26,6 +26,7 @@ type ledger struct {
 // account is what one node has.
 type account struct {
 	reserved router.Bytes
+	ceiling  router.Bytes   // the most that its running and frozen instances may use
 	apps     map[string]int // instances that are not failed, by app
 	all      map[string]int // instances, by app
 
@@ -69,10 +70,30 @@ func (l *ledger) count(st *router.AppState, sign int) {
 			continue
 		}
 		a.reserved += router.Bytes(sign) * st.Reserves(in)
+		if rel, ok := st.Release(in.Release); ok && in.State != router.Stopped {
+			a.ceiling += router.Bytes(sign) * max(rel.Run.Memory, rel.Run.Reserve)
+		}
 		if a.apps[st.App.Name] += sign; a.apps[st.App.Name] == 0 {
 			delete(a.apps, st.App.Name)
 		}
 	}
+}
+
+// holds reports whether there are instances on a node.
+func (l *ledger) holds(node string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	a := l.nodes[node]
+	return a != nil && len(a.all) > 0
+}
+
+// mayLack reports whether a node's instances could fill it if all of them used
+// what they may: where not, nobody need ask what they use.
+func (l *ledger) mayLack(n router.Node) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	a := l.nodes[n.Name]
+	return a != nil && n.Facts.Memory > 0 && float64(a.ceiling) > lowWater*float64(n.Facts.Memory)
 }
 
 // appsOn are the apps with instances on any of the nodes, by name.

@@ -28,6 +28,8 @@ type mind struct {
 	recalled bool // what was kept has been read
 	fresh    bool // something was learned since it was kept
 	active   time.Time
+	open     int64 // requests and connections at openAt
+	openAt   time.Time
 	last     decide.Decision // to note only changes
 	decided  bool
 }

@@ -110,6 +110,9 @@ func (c *Controller) update(ctx context.Context, app string, fn func(*router.App
 // bring gets a claimed instance to the point where it answers: thawed, started
 // or created, and probed. It does not write the record.
 func (c *Controller) bring(ctx context.Context, r *raising) error {
+	if r.step == stepStart || r.step == stepCreate {
+		c.makeRoom(ctx, r)
+	}
 	switch r.step {
 	case stepThaw:
 		t := c.Now()

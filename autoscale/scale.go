@@ -25,6 +25,11 @@ func (c *Controller) raiseTo(st *router.AppState, desired int, now time.Time) {
 		cctx, cancel := context.WithTimeout(ctx, deadline)
 		defer cancel()
 		claimed, err := c.claimRaises(cctx, app, desired)
+		if router.CodeOf(err) == router.CodeExhausted && c.makePlace(cctx, app, 0) {
+			var more []*raising
+			more, err = c.claimRaises(cctx, app, desired)
+			claimed = append(claimed, more...)
+		}
 		failed(cctx, err)
 		for _, r := range claimed {
 			c.group.Go(func() {

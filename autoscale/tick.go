@@ -101,6 +101,9 @@ func (c *Controller) tick(ctx context.Context, led bool) bool {
 			c.govern(st, nodes, now)
 		}
 	}
+	if c.Machines != nil {
+		c.relief.ask(c, c.lookAtNodes)
+	}
 	c.lastTick.Store(&TickReport{Took: time.Since(began), Apps: len(apps), Nodes: len(nodes)})
 	return true
 }
@@ -200,6 +203,7 @@ func (c *Controller) fold(st *router.AppState, rates map[int64]map[string]router
 		if p.FreezeSockets && s.Requests == 0 {
 			s.InFlight = 0
 		}
+		k.open, k.openAt = s.InFlight+s.Queued, time.Unix(second+1, 0)
 		if s.Requests > 0 || s.InFlight > 0 || s.Queued > 0 {
 			if end := time.Unix(second+1, 0); end.After(k.active) {
 				k.active = end

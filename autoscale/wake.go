@@ -22,9 +22,12 @@ func (c *Controller) Wake(ctx context.Context, app string) (router.Wake, error) 
 	c.Kick(app) // one instance may not be enough for those that wait
 	var last error
 	offline := true // until it was tried in vain: then only the store can tell another way
+	waits := 0
 	for {
 		r, err := c.claimWake(ctx, app, offline)
 		switch {
+		case c.awaitRoom(ctx, app, err, &waits):
+			continue
 		case err != nil:
 			return router.Wake{}, c.wakeError(app, err, last)
 		case r == nil: // ready already

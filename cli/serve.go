@@ -205,7 +205,7 @@ func (g *gatewayProcess) assemble(context.Context) error {
 	g.control = autoscale.New(autoscale.Options{
 		Gateway: g.id, Catalog: g.catalog, Store: appliedStore{g.store, g.catalog}, Runtime: g.pool,
 		Signals: g.store, Memories: g.store, Cluster: cluster{g.store, g.id}, Journal: g.store, Gauge: gauge{g},
-		Locality: g.pool, Recorder: g.store, Meters: g.pool, Usages: g.store, Log: g.Log,
+		Locality: g.pool, Recorder: g.store, Meters: g.pool, Usages: g.store, Machines: g.pool, Log: g.Log,
 	})
 	g.onStop(func(context.Context) { g.control.Close() })
 	g.edge, err = gateway.New(gateway.Options{
