@@ -31,6 +31,7 @@ func main() {
 	host, _ := os.Hostname()
 	boot := strconv.FormatInt(time.Now().UnixNano(), 36)
 	var now, most atomic.Int64
+	var kept atomic.Pointer[[]byte] // memory that is not given back
 
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
@@ -77,6 +78,15 @@ func main() {
 				kept[len(kept)-1][i] = 1
 			}
 		}
+	})
+	mux.HandleFunc("/keep", func(w http.ResponseWriter, r *http.Request) {
+		mb, _ := strconv.Atoi(r.URL.Query().Get("mb"))
+		b := make([]byte, mb<<20)
+		for i := range b {
+			b[i] = byte(i)
+		}
+		kept.Store(&b)
+		fmt.Fprintln(w, "kept")
 	})
 	mux.HandleFunc("/crash", func(http.ResponseWriter, *http.Request) {
 		fmt.Println("crashing as asked")
