@@ -3,6 +3,7 @@ package autoscale
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,13 +13,13 @@ import (
 // crowd is a Controller with many nodes and apps. Some are awake and have 100
 // requests in every second; the others are frozen. ahead is by how much its clock
 // is ahead; calls counts what it asks Redis.
-func crowd(b testing.TB, nodes, apps, awake int) (c *Controller, ahead *time.Duration, calls *int) {
+func crowd(b testing.TB, nodes, apps, awake int) (c *Controller, ahead *atomic.Int64, calls *atomic.Int64) {
 	b.Helper()
-	ahead, calls = new(time.Duration), new(int)
+	ahead, calls = new(atomic.Int64), new(atomic.Int64)
 	catalog, rt := router.NewCatalog(), &fakeRuntime{}
 	rates := &steadySignals{awake: awake, calls: calls}
 	c = New(Options{
-		Now: func() time.Time { return time.Now().Add(*ahead) }, Memories: rates,
+		Now: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }, Memories: rates,
 		Gateway: "g1", Catalog: catalog, Runtime: rt, Signals: rates, Journal: &fakeJournal{},
 		Store:   &memoryStore{catalog: catalog, apps: map[string]router.AppState{}},
 		Cluster: countingCluster{&fakeCluster{gateways: []string{"g1"}, asked: make(chan struct{}, 1)}, calls},
@@ -45,11 +46,11 @@ func crowd(b testing.TB, nodes, apps, awake int) (c *Controller, ahead *time.Dur
 // steadySignals are the same in every second.
 type steadySignals struct {
 	awake int
-	calls *int
+	calls *atomic.Int64
 }
 
 func (s *steadySignals) Rates(_ context.Context, from, to time.Time) (map[int64]map[string]router.Sample, error) {
-	*s.calls++
+	s.calls.Add(1)
 	rates := map[int64]map[string]router.Sample{}
 	for second := from.Unix(); second <= to.Unix(); second++ {
 		rates[second] = make(map[string]router.Sample, s.awake)
@@ -61,34 +62,34 @@ func (s *steadySignals) Rates(_ context.Context, from, to time.Time) (map[int64]
 }
 
 func (s *steadySignals) LastActive(context.Context, []string) (map[string]time.Time, error) {
-	*s.calls++
+	s.calls.Add(1)
 	return nil, nil
 }
 
 func (s *steadySignals) Recall(context.Context, []string) (map[string][]byte, error) {
-	*s.calls++
+	s.calls.Add(1)
 	return nil, nil
 }
 
 func (s *steadySignals) Keep(context.Context, map[string]router.Learned) error { return nil }
 
 func (s *steadySignals) Due(context.Context, time.Time, int) ([]string, error) {
-	*s.calls++
+	s.calls.Add(1)
 	return nil, nil
 }
 
 type countingCluster struct {
 	*fakeCluster
-	calls *int
+	calls *atomic.Int64
 }
 
 func (c countingCluster) Lead(ctx context.Context) (bool, error) {
-	*c.calls++
+	c.calls.Add(1)
 	return c.fakeCluster.Lead(ctx)
 }
 
 func (c countingCluster) Gateways(ctx context.Context) ([]string, error) {
-	*c.calls++
+	c.calls.Add(1)
 	return c.fakeCluster.Gateways(ctx)
 }
 
@@ -99,11 +100,11 @@ func TestTickRoundTrips(t *testing.T) {
 	c, ahead, calls := crowd(t, 10, 2000, 1000)
 	c.tick(t.Context(), true)
 	for range 5 {
-		*ahead += time.Second
-		*calls = 0
+		ahead.Add(int64(time.Second))
+		calls.Store(0)
 		c.tick(t.Context(), true)
-		if *calls >= 5 {
-			t.Errorf("a tick asked Redis %d times", *calls)
+		if n := calls.Load(); n >= 5 {
+			t.Errorf("a tick asked Redis %d times", n)
 		}
 	}
 }
@@ -114,11 +115,11 @@ func BenchmarkTick(b *testing.B) {
 		b.Run(fmt.Sprintf("%d apps, 1000 awake, 1000 nodes", apps), func(b *testing.B) {
 			c, ahead, _ := crowd(b, 1000, apps, 1000)
 			for range 70 { // until nothing is new any more
-				*ahead += time.Second
+				ahead.Add(int64(time.Second))
 				c.tick(b.Context(), true)
 			}
 			for b.Loop() {
-				*ahead += time.Second
+				ahead.Add(int64(time.Second))
 				c.tick(b.Context(), true)
 			}
 		})

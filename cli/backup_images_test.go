@@ -40,9 +40,9 @@ func TestBackupWithImages(t *testing.T) {
 
 	m.term()
 	for _, id := range containers(t, "app") {
-		podman(t, "rm", "--force", "--time", "0", id)
+		enginePodman(t, "rm", "--force", "--time", "0", id)
 	}
-	podman(t, "rmi", "--force", image)
+	enginePodman(t, "rmi", "--force", image)
 	other := newMachine(t)
 	bad := filepath.Join(m.dir, "bad.backup")
 	changed := bytes.Clone(text)
@@ -80,7 +80,7 @@ func read(t *testing.T, file string) []byte {
 }
 
 // podman runs a command of the Podman that all tests share.
-func podman(t *testing.T, args ...string) {
+func enginePodman(t *testing.T, args ...string) {
 	t.Helper()
 	if out, err := exec.Command(podmanCmd[0], append(podmanCmd[1:], args...)...).CombinedOutput(); err != nil {
 		t.Fatalf("podman %s: %v\n%s", strings.Join(args, " "), err, out)

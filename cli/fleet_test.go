@@ -327,7 +327,7 @@ func TestFleet(t *testing.T) {
 		t.Errorf("drain says %q", out)
 	}
 	m.awaitWhere("app", map[string]string{"n2": "ready ready"})
-	if ports := strings.TrimSpace(far.podman("ps", "--format", "{{.Ports}}")); ports != "" {
+	if ports := strings.TrimSpace(far.enginePodman("ps", "--format", "{{.Ports}}")); ports != "" {
 		t.Errorf("the tunnelled node publishes %s", ports)
 	}
 	if ids := near.containers(); len(ids) != 0 {

@@ -114,7 +114,7 @@ func newCrowd(t *testing.T, memory router.Bytes) *crowd {
 	node := smallNode{podman.NewPool(n), memory}
 	c.control = autoscale.New(autoscale.Options{
 		Gateway: "g1", Catalog: c.catalog, Store: c.store, Runtime: node, Signals: store, Memories: store,
-		Cluster: c.store, Journal: store, Meter: node,
+		Cluster: c.store, Journal: store, Machines: node,
 	})
 	t.Cleanup(func() {
 		c.control.Close()

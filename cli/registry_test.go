@@ -168,7 +168,7 @@ func TestImagesTravelByLayers(t *testing.T) {
 	m.push("app", "[scale]\nmin = 2\n")
 	m.awaitWhere("app", map[string]string{"n1": "ready", "n2": "ready"}) // spread, so the image went to the other one
 	for _, n := range nodes {
-		if out := n.podman("images", "--format", "{{.Repository}}"); strings.Contains(out, "127.0.0.1") {
+		if out := n.enginePodman("images", "--format", "{{.Repository}}"); strings.Contains(out, "127.0.0.1") {
 			t.Errorf("%s keeps the registry's address of a moment: %s", n.name, out)
 		}
 	}
@@ -180,12 +180,12 @@ func TestImagesTravelByLayers(t *testing.T) {
 	eventually(t, "both nodes have the image", func() bool {
 		_, image, _ := strings.Cut(m.askRegistry("/v2/ahead/tags/list"), "sha256-")
 		image, _, _ = strings.Cut(image, `"`)
-		return image != "" && strings.Contains(near.podman("images", "--quiet", "--no-trunc"), image) && strings.Contains(far.podman("images", "--quiet", "--no-trunc"), image)
+		return image != "" && strings.Contains(near.enginePodman("images", "--quiet", "--no-trunc"), image) && strings.Contains(far.enginePodman("images", "--quiet", "--no-trunc"), image)
 	})
 	// A node that has lost its images gets them again, from the registry alone.
 	m.run("node", "drain", near.name, "--timeout", "60s")
 	m.awaitWhere("app", map[string]string{"n2": "ready ready"})
-	near.podman("rmi", "--all", "--force")
+	near.enginePodman("rmi", "--all", "--force")
 	far.cut()
 	m.run("node", "drain", "--undo", near.name)
 	m.awaitWhere("app", map[string]string{"n1": "ready ready"})
@@ -194,7 +194,7 @@ func TestImagesTravelByLayers(t *testing.T) {
 }
 
 // podman runs a command on the node itself.
-func (n *fleetNode) podman(args ...string) string {
+func (n *fleetNode) enginePodman(args ...string) string {
 	n.t.Helper()
 	out, err := n.inside(append(n.args, args...)...).CombinedOutput()
 	if err != nil {
