@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -127,6 +128,7 @@ func TestRatesOfTheKilled(t *testing.T) {
 // TestVerticalFacts has an app burn all the CPU that it may, then eat more
 // memory than it may: ps and why say so, and what to do.
 func TestVerticalFacts(t *testing.T) {
+	t.Cleanup(func() { _ = os.Remove("oom") }) // conmon leaves it where its service was started
 	m := upMachine(t)
 	m.push("greedy", "[resources]\ncpu = 0.2\nmemory = \"48MB\"\n[scale]\nmin = 1\nmax = 1\n")
 	m.awaitState("greedy", "ready")
