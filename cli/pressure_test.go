@@ -264,7 +264,7 @@ func TestMemoryRunsShort(t *testing.T) {
 		t.Errorf("the request in flight got %s", got)
 	}
 	for app, want := range map[string]string{"old": "starts there", "young": "its node runs short"} {
-		events, err := c.store.History(t.Context(), app, 100)
+		events, err := c.store.History(t.Context(), app, time.Time{}, 100)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -183,7 +183,9 @@ func (s *Store) forget(ctx context.Context, app string) {
 	_, err := s.client.Pipelined(ctx, func(p redis.Pipeliner) error {
 		p.Del(ctx, s.keys.history(app))
 		p.Del(ctx, s.keys.traffic(app))
+		p.Del(ctx, s.keys.memory(app))
 		p.ZRem(ctx, s.keys.active(), app)
+		p.ZRem(ctx, s.keys.due(), app)
 		return nil
 	})
 	if err != nil {
