@@ -22,6 +22,9 @@ const (
 	// refault is how many bytes a second a thawed instance reads again of what
 	// was taken from it.
 	refault = 1 << 30
+	// leastCPU is how many cores an idle instance uses for which freezing it is
+	// worth a wake: most use none.
+	leastCPU = 0.02
 	// reclaimable is how much of what a frozen instance holds is taken to be
 	// page cache, until it was measured.
 	reclaimable = 0.5
@@ -190,7 +193,10 @@ func steps(r Resident, rank int, s Shortage) []Step {
 	step := func(to router.Rung, longer time.Duration, memory router.Bytes) Step {
 		o := Step{ID: r.ID, App: r.App, To: to, Memory: memory, Regret: regret(max(longer, 0))}
 		if r.State == router.Ready {
-			o.Reserve, o.CPU = r.Reserve, r.CPU
+			o.Reserve = r.Reserve
+			if r.CPU >= leastCPU {
+				o.CPU = r.CPU
+			}
 		}
 		o.Why = describe(r, o)
 		return o

@@ -130,6 +130,10 @@ func TestRelieve(t *testing.T) {
 			list:  []Resident{frozen("a", time.Hour, 100*megabyte, ready), frozen("b", 2*time.Hour, 100*megabyte)},
 			want:  []string{"a frozen"},
 		},
+		"a ready one that uses next to no CPU is not": {
+			short: Shortage{CPU: 0.5},
+			list:  []Resident{frozen("a", time.Hour, 100*megabyte, ready, func(r *Resident) { r.CPU = 0.01 })},
+		},
 		"a ready one that burns CPU is frozen for it": {
 			short: Shortage{CPU: 0.5},
 			list: []Resident{

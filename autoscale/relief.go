@@ -233,22 +233,32 @@ func (c *Controller) goDown(ctx context.Context, n router.Node, s *strain, list 
 	group.Wait()
 }
 
-// awaitRung waits until an instance has come to its rung or deeper, or is raised
-// again.
+// awaitRung waits until an instance has come to its rung or deeper, is raised
+// again, or nobody here is at it any more.
 func (c *Controller) awaitRung(ctx context.Context, o Step) {
-	_, _ = c.Catalog.Await(ctx, o.App, func(st *router.AppState) bool {
-		in, ok := st.Instance(o.ID)
-		if !ok {
-			return true
+	for c.working(o.ID) && ctx.Err() == nil {
+		wctx, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+		_, err := c.Catalog.Await(wctx, o.App, o.done)
+		cancel()
+		if err == nil || router.CodeOf(err) == router.CodeNotFound {
+			return
 		}
-		switch in.State {
-		case router.Stopped, router.Failed, router.Starting:
-			return true
-		case router.Frozen:
-			return o.To == router.RungFrozen
-		}
-		return false
-	})
+	}
+}
+
+// done reports whether an instance is where a step leads to, or has left the way.
+func (o Step) done(st *router.AppState) bool {
+	in, ok := st.Instance(o.ID)
+	if !ok {
+		return true
+	}
+	switch in.State {
+	case router.Stopped, router.Failed, router.Starting:
+		return true
+	case router.Frozen:
+		return o.To == router.RungFrozen
+	}
+	return false
 }
 
 // measure takes a fresh measurement in; false where there is none.

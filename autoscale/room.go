@@ -15,7 +15,7 @@ import (
 // ends: what was placed there has a right to its room.
 func (c *Controller) makeRoom(ctx context.Context, r *raising) {
 	n, ok := byName(c.Runtime.Nodes())[r.in.Node]
-	if c.Machines == nil || !ok || !c.ledger.mayLack(n) {
+	if c.Machines == nil || r.offline || !ok || !c.ledger.mayLack(n) {
 		return
 	}
 	t := c.Now()

@@ -47,6 +47,7 @@ var benches = []benchOf{
 	{"cold", "requests to stopped and absent apps, beside the raw sequences", benchCold},
 	{"herd", "many requests at once to one absent app", benchHerd},
 	{"fifty", "fifty absent apps in the same second", benchFifty},
+	{"step", "load on one app that rises fifty-fold at once", benchStep},
 	{"push", "pushes of a static site, beside the raw build call", benchPush},
 	{"proxy", "CPU time per proxied request, beside HAProxy", benchProxy},
 	{"idle", "CPU and memory with many sleeping apps", benchIdle},

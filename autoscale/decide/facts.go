@@ -44,6 +44,9 @@ func (m *Memory) facts(p router.Policy, f Facts) Facts {
 	f.Thaw = first(f.Thaw, m.Times.Thaw, usualThaw)
 	f.Start = first(f.Start, m.Times.Start, usualStart)
 	f.Create = first(f.Create, m.Times.Create, usualCreate)
+	// A thaw that was slow once, on a node that had no time, is no reason to start
+	// anew the next time: that would have been slower still.
+	f.Thaw = min(f.Thaw, f.Create/2)
 	return f
 }
 
@@ -75,14 +78,16 @@ func (t *Times) service() time.Duration {
 	return time.Duration(t.Service / t.Done * float64(time.Second))
 }
 
-// woke takes in how long a wake took. Slow ones count at once, fast ones by and
-// by: what is expected of the next should rather be too long.
+// woke takes in how long a wake took. Slow ones count soon, fast ones by and by:
+// what is expected of the next should rather be too long.
 func (t *Times) woke(from router.Rung, took time.Duration) {
 	at := map[router.Rung]*time.Duration{router.RungFrozen: &t.Thaw, router.RungStopped: &t.Start, router.RungAbsent: &t.Create}[from]
 	switch {
 	case at == nil:
-	case *at == 0 || took > *at:
+	case *at == 0:
 		*at = took
+	case took > *at:
+		*at += (took - *at) / 2
 	default:
 		*at -= (*at - took) / 4
 	}
