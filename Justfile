@@ -68,7 +68,7 @@ up *ARGS: setup build
 
 # Install, build, and run all tests, those with real Podman, Redis, ACME and S3 among them
 test: setup (_packages "test") build _pebble _versitygw
-    CGO_ENABLED=1 go test -race -timeout 20m ./...
+    CGO_ENABLED=1 go test -race -timeout 40m ./...
 
 # Check code, scripts, import rules and generated pages
 lint: _go (_packages "lint") _golangci _static_server
