@@ -10,11 +10,14 @@ import (
 )
 
 // present is what an app has at a moment, as decisions see it.
-func present(st *router.AppState, m *decide.Memory, now time.Time, queued int, idle time.Duration) decide.Present {
+func present(st *router.AppState, m *decide.Memory, now time.Time, queued int, idle time.Duration, leaving map[string]bool) decide.Present {
 	at := decide.Present{Queued: queued, Idle: idle}
 	for _, in := range st.Instances {
 		if in.Release != st.App.Current {
 			continue
+		}
+		if leaving[in.ID] && (in.State == router.Ready || in.State == router.Starting) {
+			at.Leaving++
 		}
 		switch in.State {
 		case router.Ready:
@@ -35,11 +38,11 @@ func (c *Controller) govern(st *router.AppState, nodes map[string]router.Node, n
 	app := st.App.Name
 	current := st.App.Current
 	idle := c.idle(st, now)
-	d := c.decide(st, now, -1, idle)
+	leaving := leaving(st, nodes)
+	d := c.decide(st, now, -1, idle, leaving)
 	have := st.Count(current, router.Ready, router.Starting)
 	d.Desired = c.strains.yielded(st, d.Desired, have, idle, now)
 
-	leaving := leaving(st, nodes)
 	moving := 0 // serving instances on nodes that are being drained: their replacements come first
 	for _, in := range st.Instances {
 		if leaving[in.ID] && in.Release == current && (in.State == router.Ready || in.State == router.Starting) {
@@ -93,7 +96,7 @@ func (c *Controller) govern(st *router.AppState, nodes map[string]router.Node, n
 
 // decide asks what an app should have, and notes it if it is news. queued is how
 // many requests wait; below 0: as gateways said last.
-func (c *Controller) decide(st *router.AppState, now time.Time, queued int, idle time.Duration) decide.Decision {
+func (c *Controller) decide(st *router.AppState, now time.Time, queued int, idle time.Duration, leaving map[string]bool) decide.Decision {
 	app := st.App.Name
 	k := c.minds.open(app)
 	k.mu.Lock()
@@ -101,7 +104,7 @@ func (c *Controller) decide(st *router.AppState, now time.Time, queued int, idle
 	if queued < 0 {
 		queued = k.memory.Queued()
 	}
-	at := present(st, &k.memory, now, queued, idle)
+	at := present(st, &k.memory, now, queued, idle, leaving)
 	d := decide.Decide(now, st.App.Policy, decide.Facts{}, &k.memory, at)
 	k.memory.Look(now, at)
 	k.memory.Decided(now, d, at)

@@ -164,7 +164,7 @@ func TestDeployUnderLoad(t *testing.T) {
 // TestScaleOutAndIn raises the load on an app and takes it away.
 func TestScaleOutAndIn(t *testing.T) {
 	m := upMachine(t)
-	m.push("wide", "[scale]\nmax = 3\ntarget_concurrency = 4\nmax_concurrency = 5\nslow_window = \"6s\"\nfast_window = \"2s\"\nfreeze_after = \"2s\"\n")
+	m.push("wide", "[scale]\nmax = 3\ntarget_concurrency = 4\nmax_concurrency = 5\nslow_window = \"6s\"\nfast_window = \"2s\"\nfreeze_after = \"2s\"\nstop_after = \"1h\"\n")
 	// Requests that take long keep twelve in flight on a slow machine too.
 	l := m.load("wide", "/slow?ms=400", 12)
 	m.awaitState("wide", "ready", "ready", "ready")

@@ -201,7 +201,7 @@ func (c *crowd) age(app string, by time.Duration) {
 func TestMemoryRunsShort(t *testing.T) {
 	c := newCrowd(t, 256*mib)
 	c.run()
-	sleepy := map[string]string{"freeze_after": "1s", "stop_after": "never"}
+	sleepy := map[string]string{"freeze_after": "1s", "stop_after": "never", "remove_after": "never"}
 	c.deploy("new", map[string]string{"freeze_after": "1s", "stop_after": "1s"})
 	c.await("new", router.Stopped)
 	c.deploy("busy", map[string]string{"freeze_after": "1h"})

@@ -71,8 +71,15 @@ func (n *Node) create(ctx context.Context, s *specgen.SpecGenerator) (string, er
 	made, err := containers.CreateWithSpec(ctx, s, nil)
 	if err != nil {
 		err = n.engineError(ctx, err)
-		if text := engineText(err); isCode(err, router.CodeInternal) && strings.Contains(text, "image not known") {
+		switch text := engineText(err); {
+		case !isCode(err, router.CodeInternal):
+		case strings.Contains(text, "image not known"):
 			err = router.Errorf(router.CodeNotFound, "node %s: the image %s is not there: %w", n.name, s.Image, err)
+		case strings.Contains(text, "locating item named"):
+			// A part of it is missing, as after the disk was full when it came:
+			// without it, it is fetched anew.
+			_ = n.removeImage(ctx, s.Image) // if that fails, the next try meets the same
+			err = router.Errorf(router.CodeNotFound, "node %s: the image %s is there in parts only: %w", n.name, s.Image, err)
 		}
 		return "", err
 	}

@@ -35,12 +35,16 @@ type Present struct {
 	Starting []time.Duration // how long each will take yet, as start times tell
 	Frozen   int
 	Stopped  int
+	Leaving  int           // of the ready and starting: on nodes that they have to leave, so that others will take their place
 	Queued   int           // requests that wait, at all gateways or at the one that asks
 	Idle     time.Duration // since the last request, or since the newest instance was ready
 }
 
 // Have is what counts against the desired number: ready and starting.
 func (p Present) Have() int { return p.Ready + len(p.Starting) }
+
+// staying is what there is without those that have to leave.
+func (p Present) staying() int { return p.Have() - p.Leaving }
 
 // Decision is how many instances should be ready or starting, how many more
 // should stay frozen, and why.
@@ -123,8 +127,8 @@ func Decide(now time.Time, p router.Policy, f Facts, m *Memory, at Present) Deci
 		vote(RuleSeason, s, "the two days before needed %d at this time", s)
 	}
 	slept := p.FreezeAfter != router.Auto && at.Idle >= p.FreezeAfter.D() // the policy's own word goes first
-	if cool := p.CoolDown.D() - now.Sub(m.raised()); cool > 0 && have > 0 && !slept {
-		vote(RuleCoolDown, have, "an instance was added %s ago (cool_down %s)", now.Sub(m.raised()).Round(100*time.Millisecond), p.CoolDown)
+	if cool := p.CoolDown.D() - now.Sub(m.raised()); cool > 0 && at.staying() > 0 && !slept {
+		vote(RuleCoolDown, at.staying(), "an instance was added %s ago (cool_down %s)", now.Sub(m.raised()).Round(100*time.Millisecond), p.CoolDown)
 	}
 	// The first of equals wins.
 	slices.SortStableFunc(d.Votes, func(a, b Vote) int { return cmp.Compare(b.Count, a.Count) })

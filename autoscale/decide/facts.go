@@ -14,11 +14,13 @@ type Facts struct {
 	Thaw    time.Duration // from frozen to ready
 	Start   time.Duration // from stopped to ready
 	Create  time.Duration // from nothing to ready
+
+	guessed bool // Service was neither told nor measured
 }
 
 // What is usual, until it was measured.
 const (
-	usualService = time.Millisecond // rather too short: what is started for nothing costs more than a second look
+	usualService = time.Millisecond
 	usualThaw    = 15 * time.Millisecond
 	usualStart   = 500 * time.Millisecond
 	usualCreate  = 600 * time.Millisecond
@@ -40,6 +42,7 @@ func (m *Memory) facts(p router.Policy, f Facts) Facts {
 	if f.Slots == 0 {
 		f.Slots = p.MaxConcurrency
 	}
+	f.guessed = f.Service == 0 && m.Times.service() == 0
 	f.Service = max(first(f.Service, m.Times.service(), usualService), 10*time.Microsecond)
 	f.Thaw = first(f.Thaw, m.Times.Thaw, usualThaw)
 	f.Start = first(f.Start, m.Times.Start, usualStart)

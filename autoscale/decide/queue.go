@@ -21,25 +21,31 @@ const (
 // what comes in, and to empty the queue soon after they are ready.
 func (m *Memory) queue(now time.Time, p router.Policy, f Facts, at Present, e estimate) (int, string) {
 	if at.Queued == 0 {
-		if now.Sub(m.askedAt) < askedHolds && at.Have() > 0 {
-			return min(m.asked, at.Have()), "a queue was there a moment ago"
+		if now.Sub(m.askedAt) < askedHolds && at.staying() > 0 {
+			return min(m.asked, at.staying()), "a queue was there a moment ago"
 		}
 		return 0, ""
+	}
+	if f.guessed {
+		return m.unknown(now, p, f, at)
 	}
 	each, queued := f.capacity(), float64(at.Queued)
 	rate := max(e.rate, m.surge(now, at, each, e.rate))
 	if spare := each*float64(at.Ready) - rate; spare > 0 && queued/spare < soonGone {
 		// Gone by itself before anything helps; but nothing is taken away.
-		return at.Have(), fmt.Sprintf("%d requests wait, and will be served in a moment", at.Queued)
+		return at.staying(), fmt.Sprintf("%d requests wait, and will be served in a moment", at.Queued)
 	}
 	// What frozen instances do, they do at once.
-	n := at.Have()
+	n := at.staying()
 	if at.Frozen > 0 {
 		want := atLeast((rate/0.9 + queued/thawDrain) / each)
 		n = max(n, min(want, n+at.Frozen))
 		if want <= n {
 			return n, fmt.Sprintf("%d requests wait, and %.4g/s come in", at.Queued, rate)
 		}
+	}
+	if left, ok := m.shrinks(now, at); ok && left < f.Create {
+		return n, fmt.Sprintf("%d requests wait, but all will be served in %s, sooner than a new instance is ready", at.Queued, left.Round(time.Millisecond))
 	}
 	// The rest has to be started. Until it is ready, the queue grows by what
 	// those that are there or on their way do not serve.
@@ -71,4 +77,32 @@ func (m *Memory) surge(now time.Time, at Present, each, rate float64) float64 {
 		return 0
 	}
 	return came
+}
+
+// shrinks tells in what time a queue will be gone that became shorter since the
+// last look.
+func (m *Memory) shrinks(now time.Time, at Present) (left time.Duration, ok bool) {
+	gone, since := m.look.queued-at.Queued, now.Sub(m.look.at)
+	if gone <= 0 || since <= 0 || since > 5*lookEvery {
+		return 0, false
+	}
+	return time.Duration(float64(since) * float64(at.Queued) / float64(gone)), true
+}
+
+// unknown is what a queue asks for before it is known how long a request takes:
+// as many instances as there are requests for, if the queue does not shrink by
+// itself. An app that has no instance yet gets one: many that came at once may
+// well be served by it.
+func (m *Memory) unknown(now time.Time, p router.Policy, f Facts, at Present) (int, string) {
+	have := at.staying()
+	wait := fmt.Sprintf("%d requests wait, and it is not known yet how long one takes", at.Queued)
+	left, shrinking := m.shrinks(now, at)
+	if at.Ready == 0 || m.look.queued == 0 || m.look.ready == 0 || now.Sub(m.look.at) > 5*lookEvery || shrinking && left < f.Create {
+		return max(have, 1), wait
+	}
+	target := p.TargetConcurrency
+	if target == 0 {
+		target = p.TargetUtilization * float64(f.Slots)
+	}
+	return max(have, atLeast(float64(at.Queued+at.Ready*f.Slots)/target)), wait
 }
