@@ -73,6 +73,8 @@ func (n *fakeNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			n.create(w, r)
 		case verb == "json" && len(parts) == 2:
 			n.list(w, r.URL.Query().Get("filters"))
+		case verb == "stats" && len(parts) == 2:
+			n.stats(w)
 		default:
 			n.container(w, r, name, verb)
 		}
@@ -229,6 +231,19 @@ func (n *fakeNode) list(w http.ResponseWriter, filters string) {
 		}
 	}
 	reply(w, http.StatusOK, out)
+}
+
+// stats is what all containers use: as much each as a small app.
+func (n *fakeNode) stats(w http.ResponseWriter) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	out := []map[string]any{}
+	for _, c := range n.containers {
+		if c.status == "running" || c.status == "paused" {
+			out = append(out, map[string]any{"Name": c.name, "MemUsage": 8 << 20, "CPUNano": 1_000_000})
+		}
+	}
+	reply(w, http.StatusOK, map[string]any{"Error": nil, "Stats": out})
 }
 
 // container does something to one container.
