@@ -31,6 +31,7 @@ func (c *Controller) makeRoom(ctx context.Context, r *raising) {
 		if !c.measure(ctx, n.Name, s) {
 			return
 		}
+		s.next = c.Now().Add(lookEvery) // it is filling
 		list, load := c.residents(n, s)
 		short := Short(load, s.memory, false)
 		if s.memory = short.Memory > 0; !s.memory {

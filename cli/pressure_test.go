@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -15,7 +16,7 @@ import (
 	"time"
 
 	"github.com/fluxgate/fluxgate/autoscale"
-	"github.com/fluxgate/fluxgate/podman"
+	engine "github.com/fluxgate/fluxgate/podman"
 	"github.com/fluxgate/fluxgate/router"
 	"github.com/fluxgate/fluxgate/router/state"
 )
@@ -24,7 +25,7 @@ const mib = router.Bytes(1 << 20)
 
 // smallNode is the tests' Podman as a node that has little memory for apps.
 type smallNode struct {
-	*podman.Pool
+	*engine.Pool
 	memory router.Bytes
 }
 
@@ -77,7 +78,7 @@ func newCrowd(t *testing.T, memory router.Bytes) *crowd {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = store.Close() })
-	n, err := podman.Connect(t.Context(), podman.Options{Name: "n1", URL: podmanURL, Owner: "crowd", DataDir: t.TempDir(), Logger: slog.New(slog.DiscardHandler)})
+	n, err := engine.Connect(t.Context(), engine.Options{Name: "n1", URL: podmanURL, Owner: "crowd", DataDir: t.TempDir(), Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,10 +112,24 @@ func newCrowd(t *testing.T, memory router.Bytes) *crowd {
 	if c.image, err = n.Build(t.Context(), "crowd", router.Source{Kind: router.SourceContainerfile, Path: "Containerfile"}, &b, nil); err != nil {
 		t.Fatal(err)
 	}
-	node := smallNode{podman.NewPool(n), memory}
+	logged := &lines{}
+	t.Cleanup(func() {
+		if !t.Failed() {
+			return
+		}
+		t.Log(logged.String())
+		for _, app := range []string{"old", "young", "new", "busy"} {
+			events, _ := store.History(context.Background(), app, time.Time{}, 100)
+			for _, e := range events {
+				t.Log(app, e.At.Format("15:04:05.000"), e.Text)
+			}
+		}
+	})
+	node := smallNode{engine.NewPool(n), memory}
 	c.control = autoscale.New(autoscale.Options{
 		Gateway: "g1", Catalog: c.catalog, Store: c.store, Runtime: node, Signals: store, Memories: store,
 		Cluster: c.store, Journal: store, Machines: node,
+		Log: slog.New(slog.NewTextHandler(logged, nil)),
 	})
 	t.Cleanup(func() {
 		c.control.Close()
@@ -201,21 +216,30 @@ func (c *crowd) age(app string, by time.Duration) {
 func TestMemoryRunsShort(t *testing.T) {
 	c := newCrowd(t, 256*mib)
 	c.run()
-	sleepy := map[string]string{"freeze_after": "1s", "stop_after": "never", "remove_after": "never"}
+	sleepy := map[string]string{"freeze_after": "1s", "stop_after": "23h"}
 	c.deploy("new", map[string]string{"freeze_after": "1s", "stop_after": "1s"})
 	c.await("new", router.Stopped)
 	c.deploy("busy", map[string]string{"freeze_after": "1h"})
 	c.ask("busy", "/keep?mb=56")
 
-	// A long request, of which the gateway says so every second.
-	var ended atomic.Bool
+	// A request that lasts until its body ends, of which the gateway says so every
+	// second.
+	var ended, asked atomic.Bool
 	flight := make(chan string, 1)
+	body, upload := io.Pipe()
 	addr := c.only("busy").Addr
 	go func() {
-		a, err := fetch(&http.Client{Timeout: 2 * time.Minute}, "http://"+addr+"/slow?ms=25000")
+		resp, err := http.Post("http://"+addr+"/echo", "text/plain", body)
+		text := ""
+		if err == nil {
+			b, _ := io.ReadAll(resp.Body)
+			text = string(b)
+			_ = resp.Body.Close()
+		}
 		ended.Store(true)
-		flight <- fmt.Sprint(a.status, err)
+		flight <- fmt.Sprint(text, err)
 	}()
+	defer func() { _ = upload.Close() }()
 	go func() {
 		ticker := time.NewTicker(time.Second)
 		defer ticker.Stop()
@@ -224,7 +248,11 @@ func TestMemoryRunsShort(t *testing.T) {
 			case <-t.Context().Done():
 				return
 			case now := <-ticker.C:
-				_ = c.store.FlushRates(t.Context(), "g1", now.Add(-time.Second).Truncate(time.Second), map[string]router.Sample{"busy": {InFlight: 1}})
+				samples := map[string]router.Sample{"busy": {InFlight: 1}}
+				if asked.Load() {
+					samples["new"] = router.Sample{Requests: 1}
+				}
+				_ = c.store.FlushRates(t.Context(), "g1", now.Add(-time.Second).Truncate(time.Second), samples)
 			}
 		}
 	}()
@@ -236,6 +264,14 @@ func TestMemoryRunsShort(t *testing.T) {
 	}
 	c.age("old", time.Hour)
 
+	_, err := c.store.Update(t.Context(), "new", func(st *router.AppState) error {
+		st.App.Policy.FreezeAfter, st.App.Policy.StopAfter = router.Duration(time.Hour), router.Never
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked.Store(true)
 	wake, err := c.control.Wake(t.Context(), "new")
 	if err != nil {
 		t.Fatal(err)
@@ -247,20 +283,14 @@ func TestMemoryRunsShort(t *testing.T) {
 	}
 
 	// What runs grows.
-	_, err = c.store.Update(t.Context(), "new", func(st *router.AppState) error {
-		st.App.Policy.FreezeAfter, st.App.Policy.StopAfter = router.Duration(time.Hour), router.Never
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.await("new", router.Ready)
-	c.ask("new", "/keep?mb=110")
+	c.ask("new", "/keep?mb=125")
 	c.await("young", router.Stopped)
 	if got := c.only("busy").State; got != router.Ready || ended.Load() {
 		t.Errorf("the app with a request in flight is %s; the request has ended: %v", got, ended.Load())
 	}
-	if got := <-flight; got != "200 <nil>" {
+	_, _ = upload.Write([]byte("still here"))
+	_ = upload.Close()
+	if got := <-flight; got != "still here<nil>" && got != "still here <nil>" {
 		t.Errorf("the request in flight got %s", got)
 	}
 	for app, want := range map[string]string{"old": "starts there", "young": "its node runs short"} {
