@@ -149,21 +149,29 @@ func (w *faultWorld) visit(app string) {
 				}
 				w.mu.Lock()
 				m := w.gateways[chance.IntN(2)]
-				client, down := w.clients[m], w.down[m]
 				w.mu.Unlock()
-				if down {
-					continue
+				if client, url := w.way(m, app, "/"); client != nil {
+					w.call(m, client, app, url)
 				}
-				w.call(m, client, app, "/")
 			}
 		})
 	}
 }
 
+// way is how a client gets to an app by a gateway; no client while that is down.
+func (w *faultWorld) way(m *machine, app, path string) (client *http.Client, url string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.down[m] {
+		return nil, ""
+	}
+	return w.clients[m], m.app(app, path)
+}
+
 // call is one visit.
-func (w *faultWorld) call(m *machine, client *http.Client, app, path string) {
+func (w *faultWorld) call(m *machine, client *http.Client, app, url string) {
 	v := visit{app: app, at: time.Now(), gateway: m}
-	v.answer, v.err = fetch(client, m.app(app, path))
+	v.answer, v.err = fetch(client, url)
 	v.took = time.Since(v.at)
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -173,13 +181,14 @@ func (w *faultWorld) call(m *machine, client *http.Client, app, path string) {
 // crowd has an app asked for more than one instance of it can do, until wait is
 // over.
 func (w *faultWorld) crowd(m *machine, wait time.Duration) {
-	w.mu.Lock()
-	client := w.clients[m]
-	w.mu.Unlock()
 	for range 10 {
 		w.visitors.Go(func() {
 			for began := time.Now(); time.Since(began) < wait; {
-				w.call(m, client, "wide", "/slow?ms=400")
+				client, url := w.way(m, "wide", "/slow?ms=400")
+				if client == nil {
+					return
+				}
+				w.call(m, client, "wide", url)
 			}
 		})
 	}

@@ -112,7 +112,9 @@ func Decide(now time.Time, p router.Policy, f Facts, m *Memory, at Present) Deci
 	if e.least <= have && have < n {
 		n = max(e.least, have) // between enough and comfortable nothing changes
 	}
-	vote(RuleRate, n, "%s", e.reason)
+	if have > 0 || n > 1 { // the first one is woken by the request itself
+		vote(RuleRate, n, "%s", e.reason)
+	}
 	if warm, why := m.warm(now, p, f, at); warm > n {
 		vote(RuleWarm, warm, "%s", why)
 	}
