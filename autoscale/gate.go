@@ -6,11 +6,10 @@ import (
 	"sync"
 )
 
-// startsPerCPU is how many instances a node's engine is asked to create or
-// start at once, for each of its CPUs. A start is work for the CPU nearly all of
-// the time: with more at once none is done sooner, and the first are done as
-// late as the last.
-const startsPerCPU = 2
+// leastStarts is how many instances a node's engine is asked to start at once,
+// or as many as it has CPUs, if that is more. A start is work for the CPU most
+// of the time: with more at once, the first are done as late as the last.
+const leastStarts = 2
 
 // furtherShare is how often a further instance is started before a first one
 // where both wait: without, a node on which apps are woken all the time would
@@ -182,9 +181,9 @@ func (l *line) remove(t *turn) {
 // startsAtOnce is how many starts a node's engine is given at once.
 func (c *Controller) startsAtOnce(node string) int {
 	for _, n := range c.Runtime.Nodes() {
-		if n.Name == node && n.Facts.CPUs > 0 {
-			return startsPerCPU * n.Facts.CPUs
+		if n.Name == node {
+			return max(leastStarts, n.Facts.CPUs)
 		}
 	}
-	return startsPerCPU
+	return leastStarts
 }

@@ -135,9 +135,21 @@ func (c *Controller) bring(ctx context.Context, r *raising) error {
 	return c.probeOrDeath(ctx, r, r.rel.Run)
 }
 
-// start creates, where there is none yet, and starts the container, when it is
-// its turn on the node.
+// start creates the container, where there is none yet, and starts it when it is
+// its turn on the node. Creating does not wait: it is quick, unless the image has
+// to be fetched, for which nobody else should wait.
 func (c *Controller) start(ctx context.Context, r *raising) error {
+	if r.step == stepCreate {
+		t := c.Now()
+		err := c.engine(ctx, r.in.Node, func(ctx context.Context) (err error) {
+			r.in.Container, err = c.Runtime.Create(ctx, r.in, r.rel)
+			return err
+		})
+		r.phase("create", t, c.Now())
+		if err != nil {
+			return c.engineFailed(ctx, r, err)
+		}
+	}
 	t := c.Now()
 	var leave func()
 	err := c.engine(ctx, r.in.Node, func(ctx context.Context) (err error) {
@@ -151,17 +163,6 @@ func (c *Controller) start(ctx context.Context, r *raising) error {
 		return err
 	}
 	defer leave()
-	if r.step == stepCreate {
-		t = c.Now()
-		err := c.engine(ctx, r.in.Node, func(ctx context.Context) (err error) {
-			r.in.Container, err = c.Runtime.Create(ctx, r.in, r.rel)
-			return err
-		})
-		r.phase("create", t, c.Now())
-		if err != nil {
-			return c.engineFailed(ctx, r, err)
-		}
-	}
 	t = c.Now()
 	addr := ""
 	err = c.engine(ctx, r.in.Node, func(ctx context.Context) (err error) {

@@ -13,8 +13,8 @@ const (
 	RungAbsent  Rung = "absent"
 )
 
-// Phase is one measured part of a wake: claim, thaw, turn (waiting for
-// the node's other starts), create, start, probe.
+// Phase is one measured part of a wake: claim, thaw, create, turn
+// (waiting for the node's other starts), start, probe.
 type Phase struct {
 	Name string        `json:"name"`
 	Took time.Duration `json:"took"`
