@@ -116,15 +116,19 @@ func (c *Controller) decide(st *router.AppState, now time.Time, queued int, idle
 }
 
 // idle is the time since an app was last active: since its last request, or
-// since its newest instance became ready where none came.
+// since its newest instance became ready, or went to sleep, where none came.
 func (c *Controller) idle(st *router.AppState, now time.Time) time.Duration {
 	k := c.minds.open(st.App.Name)
 	k.mu.Lock()
 	last := k.active
 	k.mu.Unlock()
 	for _, in := range st.Instances {
-		if in.State == router.Ready && in.Since.After(last) {
-			last = in.Since
+		at := in.IdleSince // of one that sleeps
+		if in.State == router.Ready {
+			at = in.Since
+		}
+		if at.After(last) {
+			last = at
 		}
 	}
 	if last.IsZero() {

@@ -212,6 +212,9 @@ func (m *Memory) frozen(now time.Time, p router.Policy, f Facts, at Present, due
 	n := at.Have() + at.Frozen
 	for ; n > desired; n-- {
 		age := m.Levels.age(n-1, second)
+		if n == 1 {
+			age = min(age, at.Idle) // it may have come up, and never have been asked
+		}
 		if p.StopAfter != router.Auto {
 			if min(age, at.Idle) < p.StopAfter.D() {
 				break
