@@ -29,7 +29,7 @@ func benchStep(ctx context.Context, b *bench) error {
 	if err := b.push(ctx, hello{policy: map[string]string{"max_concurrency": fmt.Sprint(stepSlots), "max": "40"}, cpu: 0.2}, name); err != nil {
 		return err
 	}
-	if err := b.setPolicy(ctx, map[string]string{"stop_after": "never", "remove_after": "never"}, name); err != nil {
+	if err := b.setPolicy(ctx, map[string]string{"freeze_after": "5s", "slow_window": "10s", "stop_after": "never", "remove_after": "never"}, name); err != nil {
 		return err
 	}
 	var raw times
