@@ -2,11 +2,11 @@ package podman
 
 import (
 	"context"
-	"encoding/json"
-	"net/http"
-	"net/url"
 	"strings"
 	"time"
+
+	"github.com/containers/podman/v4/libpod/define"
+	"github.com/containers/podman/v4/pkg/bindings/containers"
 
 	"github.com/fluxgate/fluxgate/router"
 )
@@ -19,35 +19,38 @@ const statsCall = 8 * time.Second
 // filled in: the engine names the machine's memory where there is none.
 // Instances of other installations on the same engine may be among them.
 func (n *Node) Stats(ctx context.Context) (map[string]router.Usage, error) {
-	ctx, end := n.call(ctx, statsCall)
-	defer end()
-	resp, err := n.request(ctx, http.MethodGet, "/containers/stats", url.Values{"stream": {"false"}}, nil, "")
+	list, err := n.stats(ctx, statsCall)
 	if err != nil {
 		return nil, err
 	}
-	defer resp.Body.Close()
-	var report struct {
-		Error any
-		Stats []struct {
-			Name       string
-			CPUNano    int64
-			SystemNano int64
-			MemUsage   int64
-		}
-	}
-	if err := json.NewDecoder(resp.Body).Decode(&report); err != nil {
-		return nil, n.engineError(ctx, err)
-	}
-	if report.Error != nil {
-		return nil, router.Errorf(router.CodeInternal, "node %s: Podman cannot tell what its containers use: %v", n.name, report.Error)
-	}
-	usage := make(map[string]router.Usage, len(report.Stats))
-	for _, s := range report.Stats {
+	usage := make(map[string]router.Usage, len(list))
+	for _, s := range list {
 		if instance, ok := strings.CutPrefix(s.Name, containerName("")); ok {
-			usage[instance] = router.Usage{At: time.Unix(0, s.SystemNano), CPUTime: time.Duration(s.CPUNano), Memory: router.Bytes(s.MemUsage)}
+			usage[instance] = router.Usage{At: time.Unix(0, int64(s.SystemNano)), CPUTime: time.Duration(s.CPUNano), Memory: router.Bytes(s.MemUsage)}
 		}
 	}
 	return usage, nil
+}
+
+// stats are of the named containers, or of all, within a time.
+func (n *Node) stats(ctx context.Context, within time.Duration, names ...string) ([]define.ContainerStats, error) {
+	ctx, end := n.call(ctx, within)
+	defer end()
+	reports, err := containers.Stats(ctx, names, new(containers.StatsOptions).WithStream(false))
+	if err != nil {
+		return nil, n.engineError(ctx, err)
+	}
+	var list []define.ContainerStats
+	for report := range reports {
+		if report.Error != nil {
+			err = report.Error
+		}
+		list = append(list, report.Stats...)
+	}
+	if err != nil {
+		return nil, n.engineError(ctx, err)
+	}
+	return list, nil
 }
 
 // Stats is Node.Stats of the named node.

@@ -9,9 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/containers/podman/v4/libpod/define"
-	"github.com/containers/podman/v4/pkg/bindings/containers"
-
 	"github.com/fluxgate/fluxgate/router"
 )
 
@@ -21,7 +18,7 @@ import (
 // one, and one that is reached by SSH and lets commands be run.
 func (n *Node) Measure(ctx context.Context) (router.NodeUse, error) {
 	use := router.NodeUse{At: time.Now(), Instances: map[string]router.InstanceUse{}}
-	list, err := n.stats(ctx)
+	list, err := n.stats(ctx, quickCall)
 	if err != nil {
 		return use, err
 	}
@@ -34,27 +31,6 @@ func (n *Node) Measure(ctx context.Context) (router.NodeUse, error) {
 		use.Machine = readMachine(text, &use)
 	}
 	return use, nil
-}
-
-// stats are of the named containers, or of all.
-func (n *Node) stats(ctx context.Context, names ...string) ([]define.ContainerStats, error) {
-	ctx, end := n.call(ctx, quickCall)
-	defer end()
-	reports, err := containers.Stats(ctx, names, new(containers.StatsOptions).WithStream(false))
-	if err != nil {
-		return nil, n.engineError(ctx, err)
-	}
-	var list []define.ContainerStats
-	for report := range reports {
-		if report.Error != nil {
-			err = report.Error
-		}
-		list = append(list, report.Stats...)
-	}
-	if err != nil {
-		return nil, n.engineError(ctx, err)
-	}
-	return list, nil
 }
 
 // machineFiles are what tells how full a machine is.
