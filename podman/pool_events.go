@@ -1,0 +1,64 @@
+package podman
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/fluxgate/fluxgate/router"
+)
+
+var errLost = errors.New("the machine is lost: it cannot be reached")
+
+// Events is Node.Events of all nodes, those among them that come later; and it
+// tells when a node is lost. fn is called by one goroutine at a time.
+func (p *Pool) Events(ctx context.Context, fn func(router.ContainerEvent)) {
+	var mu sync.Mutex
+	tell := func(e router.ContainerEvent) {
+		mu.Lock()
+		defer mu.Unlock()
+		if ctx.Err() == nil {
+			fn(e)
+		}
+	}
+	following := map[*Node]context.CancelFunc{}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for ctx.Err() == nil {
+		now := p.members.Load()
+		for n, stop := range following {
+			if now.byName[n.name] != n {
+				stop()
+				delete(following, n)
+			}
+		}
+		for _, n := range now.nodes {
+			if following[n] != nil {
+				continue
+			}
+			nctx, stop := context.WithCancel(ctx)
+			following[n] = stop
+			wg.Go(func() { n.watchReach(nctx, tell) })
+			wg.Go(func() { p.watchImages(nctx, n) })
+			wg.Go(func() { n.watchDisk(nctx) })
+			wg.Go(func() {
+				n.Events(nctx, func(e router.ContainerEvent) {
+					switch e.Kind {
+					case router.NodeConnected:
+						n.broken.Store(false)
+					case router.NodeUnanswered:
+						n.broken.Store(true)
+					}
+					tell(e)
+				})
+			})
+		}
+		select {
+		case <-now.changed:
+		case <-ctx.Done():
+		}
+	}
+	for _, stop := range following {
+		stop()
+	}
+}
