@@ -73,16 +73,23 @@ const (
 	latest  = 5 * time.Minute
 )
 
-// nextLook is when an app has to be looked at again if nothing happens before.
-func nextLook(st *router.AppState, m *decide.Memory, now time.Time) time.Time {
+// rests reports whether nothing has to be done for an app before somebody asks
+// for it or what was learned of it is due. Nearly all of very many apps rest.
+func rests(st *router.AppState) bool {
+	p := st.App.Policy
+	return len(st.Instances) == 0 && p.Min == 0 && p.Schedule == "" && st.App.Current > 0
+}
+
+// nextLook is when an app has to be looked at again if nothing happens before;
+// false for never.
+func nextLook(st *router.AppState, m *decide.Memory, now time.Time) (next time.Time, ok bool) {
 	p := st.App.Policy
 	if p.Min > 0 || !asleep(st) || st.App.Current == 0 {
-		return now.Add(soonest)
+		return now.Add(soonest), true
 	}
-	next := now.Add(365 * 24 * time.Hour)
 	earlier := func(at time.Time) {
-		if at.Before(next) {
-			next = at
+		if !ok || at.Before(next) {
+			next, ok = at, true
 		}
 	}
 	if p.Schedule != "" {
@@ -105,8 +112,8 @@ func nextLook(st *router.AppState, m *decide.Memory, now time.Time) time.Time {
 			earlier(in.Claim.Until)
 		}
 	}
-	if next.Before(now.Add(soonest)) {
-		return now.Add(soonest)
+	if ok && next.Before(now.Add(soonest)) {
+		next = now.Add(soonest)
 	}
-	return next
+	return next, ok
 }

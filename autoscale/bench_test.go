@@ -3,6 +3,8 @@ package autoscale
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -16,7 +18,7 @@ import (
 func crowd(b testing.TB, nodes, apps, awake int) (c *Controller, ahead *atomic.Int64, calls *atomic.Int64) {
 	b.Helper()
 	ahead, calls = new(atomic.Int64), new(atomic.Int64)
-	catalog, rt := router.NewCatalog(), &fakeRuntime{}
+	catalog, rt := router.NewCatalog(), manyNodes{&fakeRuntime{}, map[string]*router.Node{}}
 	rates := &steadySignals{awake: awake, calls: calls}
 	c = New(Options{
 		Now: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }, Memories: rates,
@@ -26,14 +28,15 @@ func crowd(b testing.TB, nodes, apps, awake int) (c *Controller, ahead *atomic.I
 	})
 	b.Cleanup(c.Close)
 	for i := range nodes {
-		rt.nodes = append(rt.nodes, fakeNode(fmt.Sprintf("n%d", i)))
+		n := fakeNode(fmt.Sprintf("n%d", i))
+		rt.byName[n.Name] = &n
 	}
 	now := time.Now()
 	for i := range apps {
 		name := fmt.Sprintf("app%d", i)
 		st := router.AppState{Version: uint64(i + 1), App: router.App{Name: name, Policy: router.DefaultPolicy(), Current: 1}}
 		st.Releases = []router.Release{{App: name, Number: 1, Run: router.DefaultRun()}}
-		in := router.Instance{ID: name + "-1-0", App: name, Release: 1, Node: rt.nodes[i%nodes].Name, State: router.Ready, Since: now, Addr: "127.0.0.1:1"}
+		in := router.Instance{ID: name + "-1-0", App: name, Release: 1, Node: fmt.Sprintf("n%d", i%nodes), State: router.Ready, Since: now, Addr: "127.0.0.1:1"}
 		if i >= awake {
 			in.State, in.Since, in.IdleSince = router.Frozen, now.Add(-time.Hour), now.Add(-time.Hour)
 		}
@@ -41,6 +44,19 @@ func crowd(b testing.TB, nodes, apps, awake int) (c *Controller, ahead *atomic.I
 		catalog.Apply(st)
 	}
 	return c, ahead, calls
+}
+
+// manyNodes finds a node among very many as quickly as the real Runtime does.
+type manyNodes struct {
+	*fakeRuntime
+	byName map[string]*router.Node
+}
+
+func (r manyNodes) Nodes() []*router.Node { return slices.Collect(maps.Values(r.byName)) }
+
+func (r manyNodes) Node(name string) (*router.Node, bool) {
+	n, ok := r.byName[name]
+	return n, ok
 }
 
 // steadySignals are the same in every second.

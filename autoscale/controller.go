@@ -51,10 +51,10 @@ type Runtime interface {
 	Dial(ctx context.Context, node, addr string) (net.Conn, error)
 	// Events calls fn for every event until ctx ends.
 	Events(ctx context.Context, fn func(router.ContainerEvent))
-	// Nodes are the nodes as last checked.
-	Nodes() []router.Node
+	// Nodes are the nodes as last checked, by name; shared, not to be changed.
+	Nodes() []*router.Node
 	// Node is one of them by its name, without looking at all.
-	Node(name string) (router.Node, bool)
+	Node(name string) (*router.Node, bool)
 	// PruneImages removes our images but those in keep, and those that were
 	// built so lately that no release may name them yet.
 	PruneImages(ctx context.Context, keep []string) error
@@ -198,7 +198,7 @@ func New(o Options) *Controller {
 	}
 	o.Catalog.OnChange(func(prev, next *router.AppState) {
 		c.learnWake(prev, next)
-		if next != nil {
+		if next != nil && (prev != nil || !rests(next)) {
 			c.agenda.put(next.App.Name, c.Now())
 		}
 	})

@@ -268,12 +268,8 @@ func (c *Controller) sink(app, instance string, to router.Rung) {
 
 // freezer reports whether a node can freeze containers.
 func (c *Controller) freezer(node string) bool {
-	for _, n := range c.Runtime.Nodes() {
-		if n.Name == node {
-			return n.Facts.Freeze
-		}
-	}
-	return false
+	n, ok := c.Runtime.Node(node)
+	return ok && n.Facts.Freeze
 }
 
 // logFailure logs an Update that failed; one that found nothing to do did not.

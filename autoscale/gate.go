@@ -182,10 +182,8 @@ func (l *line) remove(t *turn) {
 
 // startsAtOnce is how many starts a node's engine is given at once.
 func (c *Controller) startsAtOnce(node string) int {
-	for _, n := range c.Runtime.Nodes() {
-		if n.Name == node {
-			return startsPerCPU * max(1, n.Facts.CPUs)
-		}
+	if n, ok := c.Runtime.Node(node); ok {
+		return startsPerCPU * max(1, n.Facts.CPUs)
 	}
 	return startsPerCPU
 }

@@ -34,11 +34,11 @@ func present(st *router.AppState, m *decide.Memory, now time.Time, queued int, i
 }
 
 // govern decides for one app and has it carried out.
-func (c *Controller) govern(st *router.AppState, nodes map[string]router.Node, now time.Time) {
+func (c *Controller) govern(st *router.AppState, now time.Time) {
 	app := st.App.Name
 	current := st.App.Current
 	idle := c.idle(st, now)
-	leaving := leaving(st, nodes)
+	leaving := leaving(st, c.Runtime.Node)
 	d := c.decide(st, now, -1, idle, leaving)
 	have := st.Count(current, router.Ready, router.Starting)
 	d.Desired = c.strains.yielded(st, d.Desired, have, idle, now)
@@ -55,7 +55,7 @@ func (c *Controller) govern(st *router.AppState, nodes map[string]router.Node, n
 			rel, _ := st.Serving() // there is one, or nobody would ask
 			return c.candidates(app, rel)
 		}
-		if how, ok := lopsided(st, nodes, candidates, now); ok {
+		if how, ok := lopsided(st, c.Runtime.Node, candidates, now); ok {
 			moving, why = 1, how
 			c.note(app, router.Event{Kind: "decision", Text: "one instance moves to spread the app better: " + how})
 		}
@@ -68,7 +68,7 @@ func (c *Controller) govern(st *router.AppState, nodes map[string]router.Node, n
 		if moving > 0 {
 			reason = why
 		}
-		for _, id := range surplus(st, d.Desired, leaving, domains(st, nodes), now) {
+		for _, id := range surplus(st, d.Desired, leaving, domains(st, c.Runtime.Node), now) {
 			c.drain(app, id, now.Add(-idle), reason)
 		}
 	default:
@@ -84,14 +84,16 @@ func (c *Controller) govern(st *router.AppState, nodes map[string]router.Node, n
 			c.adoptLate(in)
 		}
 	}
-	freezer := func(node string) bool { return nodes[node].Facts.Freeze }
-	for id, rung := range descend(st, now, freezer, leaving, d.Frozen) {
+	for id, rung := range descend(st, now, c.freezer, leaving, d.Frozen) {
 		c.sink(app, id, rung)
 	}
 	k := c.minds.open(app)
 	k.mu.Lock()
-	c.agenda.put(app, nextLook(st, &k.memory, now))
+	next, ok := nextLook(st, &k.memory, now)
 	k.mu.Unlock()
+	if ok {
+		c.agenda.put(app, next)
+	}
 }
 
 // decide asks what an app should have, and notes it if it is news. queued is how

@@ -52,7 +52,7 @@ func (c *Controller) watchQueue(ctx context.Context, app string) {
 			return
 		}
 		now := c.Now()
-		if d := c.decide(st, now, queued, 0, leaving(st, byName(c.Runtime.Nodes()))); d.Desired > 0 {
+		if d := c.decide(st, now, queued, 0, leaving(st, c.Runtime.Node)); d.Desired > 0 {
 			c.raiseTo(st, d.Desired, now)
 		}
 	}

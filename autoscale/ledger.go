@@ -89,7 +89,7 @@ func (l *ledger) holds(node string) bool {
 
 // mayLack reports whether a node's instances could fill it if all of them used
 // what they may: where not, nobody need ask what they use.
-func (l *ledger) mayLack(n router.Node) bool {
+func (l *ledger) mayLack(n *router.Node) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	a := l.nodes[n.Name]
@@ -139,7 +139,7 @@ func (l *ledger) open(node string) *account {
 
 // candidates are the nodes with what they have. names are the apps that the
 // caller asks about.
-func (l *ledger) candidates(nodes []router.Node, names []string, now time.Time) []Candidate {
+func (l *ledger) candidates(nodes []*router.Node, names []string, now time.Time) []Candidate {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	list := make([]Candidate, len(nodes))

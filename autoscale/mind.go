@@ -168,7 +168,10 @@ func (c *Controller) keepMinds(ctx context.Context) {
 			continue
 		}
 		k.mu.Lock()
-		if k.recalled && k.fresh {
+		switch {
+		case k.recalled && !k.fresh && rests(st) && now.Sub(k.active) > keepEvery:
+			c.minds.forget(app)
+		case k.recalled && k.fresh:
 			if raw, err := json.Marshal(&k.memory); err == nil {
 				kept := router.Learned{Memory: raw}
 				if at, due := k.memory.Next(now, st.App.Policy, decide.Facts{}); due {

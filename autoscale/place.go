@@ -11,7 +11,7 @@ import (
 
 // Candidate is a node as placement sees it.
 type Candidate struct {
-	Node     router.Node
+	Node     *router.Node
 	Reserved router.Bytes   // what its starting, ready and draining instances count for; frozen ones count for nothing, for most of theirs can be had back by stopping them
 	Apps     map[string]int // instances that are there, by app
 	Trouble  bool           // its engine failed to start something lately, or its disk is full

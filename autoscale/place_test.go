@@ -13,7 +13,7 @@ const gb = router.Bytes(1 << 30)
 
 // spot is a candidate with a gigabyte of memory, changed by the given ones.
 func spot(name string, changes ...func(*Candidate)) Candidate {
-	c := Candidate{Node: router.Node{Name: name, Labels: map[string]string{}, Facts: router.NodeFacts{Memory: gb}}}
+	c := Candidate{Node: &router.Node{Name: name, Labels: map[string]string{}, Facts: router.NodeFacts{Memory: gb}}}
 	for _, change := range changes {
 		change(&c)
 	}

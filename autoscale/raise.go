@@ -97,10 +97,10 @@ func (c *Controller) claimStepOn(st *router.AppState, r *raising, s step, id str
 // update is the store's Update for claims: where the store knows that others
 // have filled the chosen node meanwhile, fn chooses again.
 func (c *Controller) update(ctx context.Context, app string, fn func(*router.AppState) error) error {
-	for tries := len(c.Runtime.Nodes()); ; tries-- {
+	for tries := 0; ; tries++ {
 		_, err := c.Store.Update(ctx, app, fn)
 		var full *router.FullError
-		if !errors.As(err, &full) || tries <= 0 {
+		if !errors.As(err, &full) || tries >= len(c.Runtime.Nodes()) {
 			return err
 		}
 		c.ledger.full(full, c.Now())

@@ -13,21 +13,15 @@ import (
 // dissolves by itself is not worth one.
 const settled = time.Minute
 
-// byName are nodes by name.
-func byName(nodes []router.Node) map[string]router.Node {
-	m := make(map[string]router.Node, len(nodes))
-	for _, n := range nodes {
-		m[n.Name] = n
-	}
-	return m
-}
+// nodeByName finds a node; it is a Runtime's Node, or the like.
+type nodeByName func(name string) (*router.Node, bool)
 
 // leaving are the instances that must not stay where they are: on nodes that
 // are being drained, or that the app's placement has come to exclude.
-func leaving(st *router.AppState, nodes map[string]router.Node) map[string]bool {
+func leaving(st *router.AppState, node nodeByName) map[string]bool {
 	out := map[string]bool{}
 	for _, in := range st.Instances {
-		n, ok := nodes[in.Node]
+		n, ok := node(in.Node)
 		if !ok {
 			continue
 		}
@@ -44,12 +38,12 @@ func leaving(st *router.AppState, nodes map[string]router.Node) map[string]bool 
 // domain holds at least two more than another one that has room, and all has
 // been quiet for a while and nobody is busy. It is pure; candidates is asked only where two are in
 // one domain.
-func lopsided(st *router.AppState, nodes map[string]router.Node, candidates func() []Candidate, now time.Time) (string, bool) {
+func lopsided(st *router.AppState, node nodeByName, candidates func() []Candidate, now time.Time) (string, bool) {
 	rel, ok := st.Serving()
 	if !ok {
 		return "", false
 	}
-	domain := domains(st, nodes)
+	domain := domains(st, node)
 	count := map[string]int{}
 	most := ""
 	for _, in := range st.Instances {
@@ -95,13 +89,13 @@ func (c *Controller) candidates(app string, rel *router.Release) []Candidate {
 
 // domains gives the failure domain of a node, for an app's serving release;
 // empty for a node that is not known.
-func domains(st *router.AppState, nodes map[string]router.Node) func(node string) string {
+func domains(st *router.AppState, node nodeByName) func(name string) string {
 	var p router.Placement
 	if rel, ok := st.Serving(); ok {
 		p = rel.Run.Placement
 	}
-	return func(node string) string {
-		n, ok := nodes[node]
+	return func(name string) string {
+		n, ok := node(name)
 		if !ok {
 			return ""
 		}

@@ -26,12 +26,15 @@ var zones = []Candidate{
 	spot("a1", label("zone", "a")), spot("a2", label("zone", "a")), spot("b1", label("zone", "b")),
 }
 
-func nodesOfCandidates(list []Candidate) map[string]router.Node {
-	m := map[string]router.Node{}
-	for _, c := range list {
-		m[c.Node.Name] = c.Node
+func nodesOfCandidates(list []Candidate) nodeByName {
+	return func(name string) (*router.Node, bool) {
+		for _, c := range list {
+			if c.Node.Name == name {
+				return c.Node, true
+			}
+		}
+		return nil, false
 	}
-	return m
 }
 
 func TestLopsided(t *testing.T) {
@@ -93,11 +96,7 @@ func TestSurplus(t *testing.T) {
 
 func TestLeaving(t *testing.T) {
 	st := spread(router.Placement{Require: map[string]string{"zone": "a"}}, time.Now(), "a1", "b1", "a2", "gone")
-	nodes := nodesOfCandidates(zones)
-	n := nodes["a2"]
-	n.Cordoned = true
-	nodes["a2"] = n
-	got := leaving(st, nodes)
+	got := leaving(st, nodesOfCandidates([]Candidate{zones[0], spot("a2", label("zone", "a"), cordoned), zones[2]}))
 	if len(got) != 2 || !got["1"] || !got["2"] {
 		t.Errorf("leaving: %v; want the one outside its zone and the one on a cordoned node", got)
 	}
@@ -131,7 +130,7 @@ func TestRebalance(t *testing.T) {
 		slices.Sort(got)
 		return slices.Equal(got, []string{"n1", "n2"})
 	}
-	govern := func() { w.c.govern(w.get("a"), byName(w.rt.Nodes()), w.c.Now()) }
+	govern := func() { w.c.govern(w.get("a"), w.c.Now()) }
 	govern()
 	w.await("a", "a third on the other node", func(*router.AppState) bool {
 		written, err := w.store.Load(t.Context(), "a") // the Catalog knows of it earlier

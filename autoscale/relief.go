@@ -155,7 +155,7 @@ func (c *Controller) lookAtNodes(ctx context.Context) {
 }
 
 // lookAt measures a node and has who must go go down. The caller has its turn.
-func (c *Controller) lookAt(ctx context.Context, n router.Node, s *strain) {
+func (c *Controller) lookAt(ctx context.Context, n *router.Node, s *strain) {
 	s.next = c.Now().Add(lookEvery)
 	if !c.measure(ctx, n.Name, s) {
 		s.next = c.Now().Add(lookSeldom)
@@ -176,7 +176,7 @@ func (c *Controller) lookAt(ctx context.Context, n router.Node, s *strain) {
 
 // carryOut has those go down the ladder whose going is regretted least, and
 // waits for them. It reports whether there were any.
-func (c *Controller) carryOut(ctx context.Context, n router.Node, s *strain, list []Resident, short Shortage, cause string) bool {
+func (c *Controller) carryOut(ctx context.Context, n *router.Node, s *strain, list []Resident, short Shortage, cause string) bool {
 	going := Relieve(short, list, c.Now())
 	if len(going) == 0 {
 		c.ledger.failed(n.Name, c.Now()) // others are tried first
@@ -191,7 +191,7 @@ func (c *Controller) carryOut(ctx context.Context, n router.Node, s *strain, lis
 }
 
 // goDown carries steps out at once, and waits for them.
-func (c *Controller) goDown(ctx context.Context, n router.Node, s *strain, list []Resident, going []Step, cause string) {
+func (c *Controller) goDown(ctx context.Context, n *router.Node, s *strain, list []Resident, going []Step, cause string) {
 	c.Log.Info("a node runs short, idle instances there go down the ladder", "node", n.Name, "cause", cause, "instances", len(going))
 	ctx, cancel := context.WithTimeout(ctx, goDeadline)
 	defer cancel()

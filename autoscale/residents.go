@@ -11,7 +11,7 @@ import (
 // residents are the instances on a node as the last measurement and the Catalog
 // tell of them, and how full it is. Who does not hold the lease knows nothing of
 // apps' requests: to him only frozen ones are idle.
-func (c *Controller) residents(n router.Node, s *strain) ([]Resident, Load) {
+func (c *Controller) residents(n *router.Node, s *strain) ([]Resident, Load) {
 	now := c.Now()
 	load := Load{Capacity: n.Facts.Memory, CPUs: n.Facts.CPUs}
 	var held router.Bytes

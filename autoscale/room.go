@@ -14,7 +14,7 @@ import (
 // frozen ones hold is in the way all the same. The start goes on however this
 // ends: what was placed there has a right to its room.
 func (c *Controller) makeRoom(ctx context.Context, r *raising) {
-	n, ok := byName(c.Runtime.Nodes())[r.in.Node]
+	n, ok := c.Runtime.Node(r.in.Node)
 	if c.Machines == nil || r.offline || !ok || !c.ledger.mayLack(n) {
 		return
 	}
@@ -92,7 +92,7 @@ func (c *Controller) makePlace(ctx context.Context, app string, release int) boo
 		return false
 	}
 	type option struct {
-		node   router.Node
+		node   *router.Node
 		strain *strain
 		list   []Resident
 		going  []Step

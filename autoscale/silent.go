@@ -53,7 +53,7 @@ func (c *Controller) hurry(node string) {
 
 // elsewhere reports whether a node other than this one takes instances.
 func (c *Controller) elsewhere(node string) bool {
-	return slices.ContainsFunc(c.Runtime.Nodes(), func(n router.Node) bool { return n.Name != node && !n.Down && !n.Cordoned })
+	return slices.ContainsFunc(c.Runtime.Nodes(), func(n *router.Node) bool { return n.Name != node && !n.Down && !n.Cordoned })
 }
 
 // shun reports whether what sleeps on a node is to be left asleep: the node does

@@ -80,7 +80,7 @@ func (c *Controller) tick(ctx context.Context, led bool) bool {
 			c.agenda.put(st.App.Name, c.Now())
 		}
 	}
-	now, nodes := c.Now(), byName(c.Runtime.Nodes())
+	now, nodes := c.Now(), c.Runtime.Nodes()
 	c.watchCordons(nodes, now)
 	apps := c.agenda.take(now)
 	if err := c.observe(tctx, now, apps); err != nil {
@@ -98,7 +98,7 @@ func (c *Controller) tick(ctx context.Context, led bool) bool {
 			c.bury(st, now)
 			c.agenda.put(app, now.Add(soonest))
 		default:
-			c.govern(st, nodes, now)
+			c.govern(st, now)
 		}
 	}
 	if c.Machines != nil {
@@ -125,19 +125,19 @@ func (c *Controller) LastTick() *TickReport {
 
 // watchCordons has the apps of nodes looked at that have come to be drained, or
 // not to be any more.
-func (c *Controller) watchCordons(nodes map[string]router.Node, now time.Time) {
+func (c *Controller) watchCordons(nodes []*router.Node, now time.Time) {
 	changed := map[string]bool{}
-	for name, n := range nodes {
-		if c.cordons[name] != n.Cordoned {
-			changed[name] = true
+	for _, n := range nodes {
+		if c.cordons[n.Name] != n.Cordoned {
+			changed[n.Name] = true
 		}
 	}
 	if len(changed) == 0 {
 		return
 	}
 	c.cordons = map[string]bool{}
-	for name, n := range nodes {
-		c.cordons[name] = n.Cordoned
+	for _, n := range nodes {
+		c.cordons[n.Name] = n.Cordoned
 	}
 	for _, app := range c.ledger.appsOn(changed) {
 		c.agenda.put(app, now)

@@ -427,19 +427,23 @@ func (r *fakeRuntime) Events(ctx context.Context, fn func(router.ContainerEvent)
 	}
 }
 
-func (r *fakeRuntime) Nodes() []router.Node {
+func (r *fakeRuntime) Nodes() []*router.Node {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return slices.Clone(r.nodes)
+	list := make([]*router.Node, len(r.nodes))
+	for i, n := range r.nodes {
+		list[i] = &n
+	}
+	return list
 }
 
-func (r *fakeRuntime) Node(name string) (router.Node, bool) {
+func (r *fakeRuntime) Node(name string) (*router.Node, bool) {
 	for _, n := range r.Nodes() {
 		if n.Name == name {
 			return n, true
 		}
 	}
-	return router.Node{}, false
+	return nil, false
 }
 
 // fakeNode is a node that can do everything.

@@ -88,14 +88,14 @@ func (f *fleet) apply(ctx context.Context, stored []router.Node, tries *sync.Wai
 			want[n.Name] = n
 		}
 	}
-	have := map[string]router.Node{}
+	have := map[string]bool{}
 	for _, n := range f.g.pool.Nodes() {
-		have[n.Name] = n
+		have[n.Name] = true
 		w, ok := want[n.Name]
 		switch {
 		case f.own[n.Name]:
 			f.g.pool.Cordon(n.Name, w.Cordoned)
-		case !ok || !sameWay(n, w):
+		case !ok || !sameWay(n, &w):
 			f.close(n.Name)
 			delete(have, n.Name)
 		default:
@@ -103,13 +103,13 @@ func (f *fleet) apply(ctx context.Context, stored []router.Node, tries *sync.Wai
 		}
 	}
 	for name, c := range f.waiting {
-		if w, ok := want[name]; !ok || !sameWay(c.node, w) {
+		if w, ok := want[name]; !ok || !sameWay(&c.node, &w) {
 			c.cancel()
 			delete(f.waiting, name)
 		}
 	}
 	for name, n := range want {
-		if _, there := have[name]; there || f.own[name] || f.waiting[name] != nil || n.Gateway != "" {
+		if have[name] || f.own[name] || f.waiting[name] != nil || n.Gateway != "" {
 			continue
 		}
 		tctx, cancel := context.WithCancel(ctx)
@@ -126,7 +126,7 @@ func (f *fleet) close(name string) {
 	}
 }
 
-func sameWay(a, b router.Node) bool {
+func sameWay(a, b *router.Node) bool {
 	return a.URL == b.URL && a.Address == b.Address && a.Tunnel == b.Tunnel && a.HostKey == b.HostKey
 }
 
@@ -194,7 +194,7 @@ func (f *fleet) List(ctx context.Context) ([]api.Node, error) {
 	wg.Wait()
 	f.mu.Lock()
 	for _, c := range f.waiting {
-		n := nodeShape(c.node)
+		n := nodeShape(&c.node)
 		n.Health, n.Problem = "unreached", "not connected yet"
 		if c.err != nil {
 			n.Problem = c.err.Error()
@@ -207,7 +207,7 @@ func (f *fleet) List(ctx context.Context) ([]api.Node, error) {
 	return list, nil
 }
 
-func (f *fleet) show(ctx context.Context, n router.Node) api.Node {
+func (f *fleet) show(ctx context.Context, n *router.Node) api.Node {
 	s := nodeShape(n)
 	if n.Lost {
 		s.Health, s.Problem = "lost", "the machine cannot be reached"
@@ -225,7 +225,7 @@ func (f *fleet) show(ctx context.Context, n router.Node) api.Node {
 	return s
 }
 
-func nodeShape(n router.Node) api.Node {
+func nodeShape(n *router.Node) api.Node {
 	return api.Node{
 		Name: n.Name, URL: n.URL, Address: n.Address, Tunnel: n.Tunnel, Labels: n.Labels, Health: "ok", Cordoned: n.Cordoned,
 		CPUs: n.Facts.CPUs, Memory: int64(n.Facts.Memory), Podman: n.Facts.Podman, Runtime: n.Facts.Runtime,
@@ -278,7 +278,7 @@ func (f *fleet) Add(ctx context.Context, a api.AddNode) (api.Node, error) {
 		conn.Close()
 		return api.Node{}, err
 	}
-	n = conn.Node()
+	n = *conn.Node()
 	f.mu.Lock()
 	f.g.pool.Add(conn)
 	f.mu.Unlock()
@@ -288,7 +288,7 @@ func (f *fleet) Add(ctx context.Context, a api.AddNode) (api.Node, error) {
 		f.mu.Unlock()
 		return api.Node{}, err
 	}
-	return f.show(ctx, n), nil
+	return f.show(ctx, &n), nil
 }
 
 // planned is the node that is asked for, where nothing is known against it.
@@ -367,7 +367,7 @@ func (f *fleet) Cordon(ctx context.Context, name string, on bool) (api.Node, err
 			return s, nil
 		}
 	}
-	return nodeShape(n), err
+	return nodeShape(&n), err
 }
 
 // Remove forgets a node.

@@ -123,7 +123,7 @@ func (g *gatewayProcess) ownNode(ctx context.Context, i int, url, owner string) 
 	g.pool.Add(n)
 	g.fleet.own[name] = true
 	g.ownNodes = append(g.ownNodes, n)
-	node := n.Node()
+	node := *n.Node()
 	node.Gateway = g.id
 	if err := g.store.PutNode(ctx, node); err != nil {
 		return err
@@ -197,7 +197,7 @@ func (g *gatewayProcess) checkAutoscaler() api.Check {
 	return c
 }
 
-func (g *gatewayProcess) checkNode(ctx context.Context, n router.Node) api.Check {
+func (g *gatewayProcess) checkNode(ctx context.Context, n *router.Node) api.Check {
 	c := api.Check{Name: "node " + n.Name, Status: api.CheckOK, Detail: describeNode(n.Name, n.Facts)}
 	if err := g.pool.Ping(ctx, n.Name); err != nil {
 		c.Status, c.Detail, c.Remedy = api.CheckFailed, err.Error(), "see that the Podman service on that node runs"

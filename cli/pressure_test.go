@@ -29,12 +29,23 @@ type smallNode struct {
 	memory router.Bytes
 }
 
-func (s smallNode) Nodes() []router.Node {
+func (s smallNode) Nodes() []*router.Node {
 	list := s.Pool.Nodes()
-	for i := range list {
-		list[i].Facts.Memory = s.memory
+	for i, n := range list {
+		small := *n
+		small.Facts.Memory = s.memory
+		list[i] = &small
 	}
 	return list
+}
+
+func (s smallNode) Node(name string) (*router.Node, bool) {
+	for _, n := range s.Nodes() {
+		if n.Name == name {
+			return n, true
+		}
+	}
+	return nil, false
 }
 
 // ownStore is the real store as a gateway uses it: what was written is in the

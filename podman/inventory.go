@@ -107,7 +107,7 @@ func (p *Pool) Missing(image string) map[string]router.Bytes {
 	nodes := p.nodes()
 	p.inventory.mu.Lock()
 	defer p.inventory.mu.Unlock()
-	out := make(map[string]router.Bytes, len(nodes))
+	out := map[string]router.Bytes{}
 	for _, n := range nodes {
 		if m := p.inventory.missing(n.name, image); m > 0 {
 			out[n.name] = m

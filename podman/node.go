@@ -76,6 +76,7 @@ type Node struct {
 	client           *http.Client    // of that connection
 	archive          *archive
 	facts            atomic.Pointer[router.NodeFacts]
+	last             atomic.Pointer[view]
 	network          networkOnce
 	address          string
 	tunnelled        bool
@@ -195,16 +196,29 @@ func (n *Node) publishAt() string {
 	return "127.0.0.1"
 }
 
-// Node is what is known of the node, the facts of its last Check among it.
-func (n *Node) Node() router.Node {
-	node := router.Node{
+// view is the node as it was shown last, and the facts that this was made from.
+type view struct {
+	router.Node
+	from *router.NodeFacts
+}
+
+// Node is what is known of the node, the facts of its last Check among it. It is
+// shared and must not be changed: very many nodes are asked for it in each wake.
+func (n *Node) Node() *router.Node {
+	lost := n.lost.Load()
+	cordoned, down, full, facts := n.cordoned.Load(), n.broken.Load() || lost, n.full.Load(), n.facts.Load()
+	if v := n.last.Load(); v != nil && v.Cordoned == cordoned && v.Down == down && v.Lost == lost && v.Full == full && v.from == facts {
+		return &v.Node
+	}
+	v := &view{router.Node{
 		Name: n.name, URL: n.url, Labels: n.labels, Address: n.address, Tunnel: n.tunnelled, HostKey: n.hostKey,
-		Cordoned: n.cordoned.Load(), Down: n.broken.Load() || n.lost.Load(), Lost: n.lost.Load(), Full: n.full.Load(),
+		Cordoned: cordoned, Down: down, Lost: lost, Full: full,
+	}, facts}
+	if facts != nil {
+		v.Facts = *facts
 	}
-	if f := n.facts.Load(); f != nil {
-		node.Facts = *f
-	}
-	return node
+	n.last.Store(v)
+	return &v.Node
 }
 
 // checked is the facts, or an error where no Check has succeeded.

@@ -124,10 +124,11 @@ func (p *Pool) at(in router.Instance) (*Node, error) {
 	return n, err
 }
 
-// Nodes are the nodes with their facts, by name.
-func (p *Pool) Nodes() []router.Node {
+// Nodes are the nodes with their facts, by name. They are shared and must not be
+// changed.
+func (p *Pool) Nodes() []*router.Node {
 	nodes := p.nodes()
-	out := make([]router.Node, len(nodes))
+	out := make([]*router.Node, len(nodes))
 	for i, n := range nodes {
 		out[i] = n.Node()
 	}
@@ -135,10 +136,10 @@ func (p *Pool) Nodes() []router.Node {
 }
 
 // Node is a node with its facts; false where it is not in the pool.
-func (p *Pool) Node(name string) (router.Node, bool) {
+func (p *Pool) Node(name string) (*router.Node, bool) {
 	n, err := p.node(name)
 	if err != nil {
-		return router.Node{}, false
+		return nil, false
 	}
 	return n.Node(), true
 }

@@ -20,7 +20,7 @@ type Placement struct {
 }
 
 // Refuses says why a node may not take instances; empty where it may.
-func (p Placement) Refuses(n Node) string {
+func (p Placement) Refuses(n *Node) string {
 	if len(p.Nodes) > 0 && !slices.Contains(p.Nodes, n.Name) {
 		return "placement.nodes does not name it"
 	}
@@ -40,7 +40,7 @@ func (p Placement) Refuses(n Node) string {
 	return ""
 }
 
-func labelText(n Node, key string) string {
+func labelText(n *Node, key string) string {
 	if v, ok := n.Labels[key]; ok {
 		return key + "=" + v
 	}
@@ -49,7 +49,7 @@ func labelText(n Node, key string) string {
 
 // Domain is the failure domain of a node: the value of the label that Spread
 // names, or the node itself where there is no such label.
-func (p Placement) Domain(n Node) string {
+func (p Placement) Domain(n *Node) string {
 	if v, ok := n.Labels[p.Spread]; ok && p.Spread != "" {
 		return p.Spread + "=" + v
 	}
