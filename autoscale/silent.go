@@ -39,15 +39,19 @@ func (c *Controller) engine(ctx context.Context, node string, call func(context.
 
 // hurry gives up the calls to a node that does not answer, if another may do.
 func (c *Controller) hurry(node string) {
-	if !c.elsewhere(node) {
-		return
-	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	var calls []*engineCall
 	for k := range c.calls {
 		if k.node == node {
-			k.end(errSilent(node))
+			calls = append(calls, k)
 		}
+	}
+	c.mu.Unlock()
+	if len(calls) == 0 || !c.elsewhere(node) {
+		return
+	}
+	for _, k := range calls {
+		k.end(errSilent(node))
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/fluxgate/fluxgate/gateway/api"
 	"github.com/fluxgate/fluxgate/podman"
 	"github.com/fluxgate/fluxgate/router"
@@ -22,6 +24,7 @@ const (
 	addDeadline  = 2 * time.Minute  // connecting and checking a new node
 	skewMost     = 30 * time.Second // clocks may differ by that
 	listDeadline = 5 * time.Second
+	listAtOnce   = 512 // nodes that are asked at the same time how they are
 )
 
 // fleet keeps the pool in line with the nodes that are stored for all gateways,
@@ -187,11 +190,15 @@ func (f *fleet) List(ctx context.Context) ([]api.Node, error) {
 	defer cancel()
 	nodes := f.g.pool.Nodes()
 	list := make([]api.Node, len(nodes))
-	var wg sync.WaitGroup
+	var group errgroup.Group
+	group.SetLimit(listAtOnce)
 	for i, n := range nodes {
-		wg.Go(func() { list[i] = f.show(ctx, n) })
+		group.Go(func() error {
+			list[i] = f.show(ctx, n)
+			return nil
+		})
 	}
-	wg.Wait()
+	_ = group.Wait()
 	f.mu.Lock()
 	for _, c := range f.waiting {
 		n := nodeShape(&c.node)

@@ -156,6 +156,9 @@ func describeNode(name string, f router.NodeFacts) string {
 func (g *gatewayProcess) doctor(ctx context.Context) []api.Check {
 	checks := []api.Check{g.checkData(), g.checkState(ctx), g.checkAutoscaler()}
 	nodes := g.pool.Nodes()
+	if open, limit, ok := openFiles(); ok {
+		checks = append(checks, checkFiles(open, limit, len(nodes)))
+	}
 	ofNodes := make([]api.Check, len(nodes))
 	var group errgroup.Group
 	group.SetLimit(connectAtOnce)

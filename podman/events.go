@@ -21,7 +21,6 @@ const (
 	eventsMax    = 2 * time.Second
 	eventsSettle = 300 * time.Millisecond // Podman answers before it listens to its own events
 	eventsPing   = 3 * time.Second        // a silent stream may be that of an engine that hangs
-	pingPerNode  = 3 * time.Millisecond   // at least between two pings, for each node that there is: of very many, each is asked more rarely
 )
 
 // Events calls fn for every event of this installation's containers on the
@@ -84,8 +83,7 @@ func (n *Node) eventStream(ctx context.Context, fn func(router.ContainerEvent)) 
 		}
 	}()
 	settled := time.After(eventsSettle)
-	pause := func() time.Duration { return max(eventsPing, time.Duration(n.among.Load())*pingPerNode) }
-	ping := time.NewTimer(pause())
+	ping := time.NewTimer(n.beat(eventsPing))
 	defer ping.Stop()
 	for {
 		select {
@@ -97,7 +95,7 @@ func (n *Node) eventStream(ctx context.Context, fn func(router.ContainerEvent)) 
 			if err := n.Ping(ctx); err != nil {
 				return true, err
 			}
-			ping.Reset(pause())
+			ping.Reset(n.beat(eventsPing))
 		case err := <-readErr:
 			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF

@@ -48,7 +48,7 @@ func (n *Node) watchDisk(ctx context.Context) {
 			return
 		case <-time.After(rand.N(diskFullLook) + diskFullLook/2): // many nodes are not asked at once
 		}
-		if n.full.Load() || time.Since(looked) > diskLook {
+		if n.full.Load() || time.Since(looked) > n.beat(diskLook) {
 			looked = time.Now()
 			free, of, err := n.room(ctx)
 			if err == nil && of > 0 {

@@ -119,15 +119,17 @@ func (p *Pool) Missing(image string) map[string]router.Bytes {
 // watchImages keeps the inventory of a node, until ctx ends.
 func (p *Pool) watchImages(ctx context.Context, n *Node) {
 	defer p.inventory.drop(n.name)
+	wait := rand.N(n.beat(time.Second) - time.Second + 1) // at once, but for very many nodes
 	for {
-		if sizes, err := n.imageSizes(ctx); err == nil {
-			p.inventory.set(n.name, sizes)
-		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(lookAtImages + rand.N(lookAtImages/4)):
+		case <-time.After(wait):
 		}
+		if sizes, err := n.imageSizes(ctx); err == nil {
+			p.inventory.set(n.name, sizes)
+		}
+		wait = n.beat(lookAtImages + rand.N(lookAtImages/4))
 	}
 }
 

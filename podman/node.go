@@ -45,8 +45,19 @@ const (
 )
 
 // idleConn is how long a connection that nobody uses is kept. Pings keep one
-// open, unless there are so many nodes that each is asked rarely.
+// open.
 const idleConn = 10 * time.Second
+
+// manyNodes are so many that what every gateway does for each of them now and
+// then adds up: connections, which are files, and calls.
+const manyNodes = 1000
+
+// beat is how long to wait between two looks at the node, of which one is to
+// follow the other after usual: with more than manyNodes, each is looked at more
+// rarely, so that all of them together are asked as often.
+func (n *Node) beat(usual time.Duration) time.Duration {
+	return max(usual, usual*time.Duration(n.among.Load())/manyNodes)
+}
 
 // Options say how to reach a node.
 type Options struct {

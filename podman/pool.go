@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/fluxgate/fluxgate/router"
@@ -332,14 +333,22 @@ func (p *Pool) DropLogs(app string) error {
 	return nodes[0].archive.drop(app)
 }
 
-// each runs fn for every node at once and waits.
+// each runs fn for every node, for very many at once, and waits.
 func each(nodes []*Node, fn func(i int, n *Node)) {
-	var wg sync.WaitGroup
+	var group errgroup.Group
+	group.SetLimit(eachAtOnce)
 	for i, n := range nodes {
-		wg.Go(func() { fn(i, n) })
+		group.Go(func() error {
+			fn(i, n)
+			return nil
+		})
 	}
-	wg.Wait()
+	_ = group.Wait()
 }
+
+// eachAtOnce is how many nodes are asked at once, of very many: each is a
+// connection more. Some that hang must not hold the others up.
+const eachAtOnce = 512
 
 // Ping asks whether a node answers.
 func (p *Pool) Ping(ctx context.Context, node string) error {

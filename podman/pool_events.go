@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/fluxgate/fluxgate/router"
 )
@@ -24,6 +25,7 @@ func (p *Pool) Events(ctx context.Context, fn func(router.ContainerEvent)) {
 	following := map[*Node]context.CancelFunc{}
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	wg.Go(func() { p.spareFiles(ctx) })
 	for ctx.Err() == nil {
 		now := p.members.Load()
 		for n, stop := range following {
@@ -60,5 +62,27 @@ func (p *Pool) Events(ctx context.Context, fn func(router.ContainerEvent)) {
 	}
 	for _, stop := range following {
 		stop()
+	}
+}
+
+// spareFiles closes connections that nobody uses sooner than idleConn where there
+// are very many nodes, until ctx ends: one to each of them is as many files as
+// some processes may open.
+func (p *Pool) spareFiles(ctx context.Context) {
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		nodes := p.nodes()
+		if len(nodes) <= manyNodes {
+			continue
+		}
+		for _, n := range nodes {
+			n.client.CloseIdleConnections()
+		}
 	}
 }

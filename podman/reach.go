@@ -2,6 +2,7 @@ package podman
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/url"
 	"sync/atomic"
@@ -102,6 +103,8 @@ func (n *Node) watchReach(ctx context.Context, fn func(router.ContainerEvent)) {
 		switch {
 		case ctx.Err() != nil:
 			return
+		case ours(err):
+			last = began
 		case err == nil:
 			if n.setLost(false) {
 				n.log.Warn("the node is back")
@@ -136,6 +139,20 @@ func (n *Node) look(ctx context.Context, host string, last time.Time) (_ time.Ti
 		return last, max(0, knockEvery-time.Since(began)), err
 	}
 	return time.Now(), knockEvery, nil
+}
+
+// ours reports whether an error in connecting tells of this machine and nothing
+// of the other: out of files, ports or memory.
+func ours(err error) bool {
+	var no syscall.Errno
+	if !errors.As(err, &no) {
+		return false
+	}
+	switch no {
+	case syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL, syscall.EAGAIN:
+		return true
+	}
+	return false
 }
 
 // knock opens a connection to a machine and closes it at once. It tries several

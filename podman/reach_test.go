@@ -5,7 +5,10 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/fluxgate/fluxgate/router"
@@ -57,6 +60,36 @@ func TestKnock(t *testing.T) {
 
 // What waits for a machine that is lost ends with the loss, and what comes while
 // it is lost ends at once; when it is back, calls get through again.
+// TestKnockWithoutFiles: that this process has no file left for a connection
+// does not mean that a machine is lost. It takes them away from a process of its
+// own.
+func TestKnockWithoutFiles(t *testing.T) {
+	if os.Getenv("FLUXGATE_TEST_NO_FILES") == "" {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestKnockWithoutFiles$")
+		cmd.Env = append(os.Environ(), "FLUXGATE_TEST_NO_FILES=1")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer ln.Close()
+	must(t, knock(t.Context(), ln.Addr().String()))
+	var limit syscall.Rlimit
+	must(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit))
+	limit.Cur = 3
+	must(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit))
+	if err := knock(t.Context(), ln.Addr().String()); !ours(err) {
+		t.Errorf("without files: %v; want an error that is this process's own", err)
+	}
+	for _, err := range []error{nil, syscall.ECONNREFUSED, syscall.EHOSTUNREACH, os.ErrDeadlineExceeded, context.DeadlineExceeded} {
+		if ours(err) {
+			t.Errorf("%v counts as this process's own", err)
+		}
+	}
+}
+
 func TestLossEndsCalls(t *testing.T) {
 	asked, hang := make(chan bool, 10), make(chan bool)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
