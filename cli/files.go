@@ -24,7 +24,7 @@ func openFiles() (open, limit int, ok bool) {
 	if err != nil {
 		return 0, 0, false
 	}
-	return len(names), int(min(r.Cur, 1<<30)), true //nolint:gosec // it is small enough
+	return len(names), int(min(r.Cur, 1<<30)), true
 }
 
 // filesPerNode is how many files a gateway has open for a node that it reaches

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/fluxgate/fluxgate/autoscale"
@@ -24,7 +25,7 @@ import (
 
 // How long starting and stopping may take.
 const (
-	startDeadline = 2 * time.Minute
+	startDeadline = time.Minute      // without getting on
 	drainDeadline = 30 * time.Second // for requests in flight when told to stop
 	stopDeadline  = 20 * time.Second // for everything after that
 )
@@ -72,6 +73,8 @@ type gatewayProcess struct {
 	http     net.Listener
 	https    net.Listener
 	closers  []func(context.Context)
+	starting *patience
+	saying   sync.Mutex // for Out
 }
 
 // serve runs a gateway until ctx ends, then drains and stops it. Before it
@@ -81,13 +84,15 @@ func serve(ctx context.Context, cfg serveConfig) (err error) {
 	g := &gatewayProcess{serveConfig: cfg}
 	defer func() { err = errors.Join(err, g.stop()) }()
 
-	sctx, cancel := context.WithTimeout(ctx, startDeadline)
-	defer cancel()
+	sctx, starting := withPatience(ctx, startDeadline)
+	defer starting.end()
+	g.starting = starting
 	failed := make(chan error, 1)
 	for _, step := range []func(context.Context) error{
 		g.openData, g.bind, g.openStore, g.openPodman, g.openRegistry, g.assemble, g.load, g.startControl, g.openBusy,
 		func(context.Context) error { return g.openAPI(failed) }, g.openEdge, g.announceAdmin,
 	} {
+		starting.gotOn()
 		if err := step(sctx); err != nil {
 			if ctx.Err() != nil {
 				return nil // told to stop while starting
@@ -137,6 +142,8 @@ func (g *gatewayProcess) background(fn func(context.Context)) {
 
 // say prints a line about one thing that the gateway stands on.
 func (g *gatewayProcess) say(what, format string, args ...any) {
+	g.saying.Lock()
+	defer g.saying.Unlock()
 	fmt.Fprintf(g.Out, "%-10s %s\n", what, fmt.Sprintf(format, args...))
 }
 
@@ -221,8 +228,16 @@ func (g *gatewayProcess) assemble(context.Context) error {
 func (g *gatewayProcess) load(ctx context.Context) error {
 	synced := make(chan struct{}, 1)
 	g.store.OnFlush(g.rebuild)
+	read, all, told := 0, false, time.Now() // by the one goroutine of Watch
 	g.background(func(ctx context.Context) {
-		err := g.store.Watch(ctx, func(st router.AppState) { g.catalog.Apply(st) }, func() {
+		err := g.store.Watch(ctx, func(st router.AppState) {
+			g.catalog.Apply(st)
+			if read++; !all && read%1000 == 0 && g.starting.gotOn() && time.Since(told) > 5*time.Second {
+				g.say("apps", "%d read so far", read)
+				told = time.Now()
+			}
+		}, func() {
+			all = true
 			select {
 			case synced <- struct{}{}:
 			default:
@@ -238,7 +253,7 @@ func (g *gatewayProcess) load(ctx context.Context) error {
 		go debug.FreeOSMemory() // ends soon
 		return nil
 	case <-ctx.Done():
-		return errors.New("the apps could not be read from Redis in time; is it overloaded?")
+		return fmt.Errorf("no more apps could be read from Redis for %s; is it overloaded?", startDeadline)
 	}
 }
 
