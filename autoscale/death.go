@@ -24,7 +24,6 @@ func (c *Controller) onEvent(ctx context.Context, e router.ContainerEvent) {
 		c.abandons.ask(c, c.abandonLost)
 	case router.NodeUnanswered:
 		c.hurry(e.Node)
-		c.Log.Warn("the node's event stream broke, connecting again", "node", e.Node)
 	}
 }
 

@@ -25,7 +25,8 @@ func (p *Pool) Events(ctx context.Context, fn func(router.ContainerEvent)) {
 	following := map[*Node]context.CancelFunc{}
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	wg.Go(func() { p.spareFiles(ctx) })
+	p.spareFiles() // of having connected; the streams need as many
+	wg.Go(func() { p.spareFilesNowAndThen(ctx) })
 	for ctx.Err() == nil {
 		now := p.members.Load()
 		for n, stop := range following {
@@ -66,9 +67,20 @@ func (p *Pool) Events(ctx context.Context, fn func(router.ContainerEvent)) {
 }
 
 // spareFiles closes connections that nobody uses sooner than idleConn where there
-// are very many nodes, until ctx ends: one to each of them is as many files as
-// some processes may open.
-func (p *Pool) spareFiles(ctx context.Context) {
+// are very many nodes: one to each of them is as many files as some processes may
+// open.
+func (p *Pool) spareFiles() {
+	nodes := p.nodes()
+	if len(nodes) <= manyNodes {
+		return
+	}
+	for _, n := range nodes {
+		n.client.CloseIdleConnections()
+	}
+}
+
+// spareFilesNowAndThen does so until ctx ends.
+func (p *Pool) spareFilesNowAndThen(ctx context.Context) {
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
 	for {
@@ -76,13 +88,7 @@ func (p *Pool) spareFiles(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-		}
-		nodes := p.nodes()
-		if len(nodes) <= manyNodes {
-			continue
-		}
-		for _, n := range nodes {
-			n.client.CloseIdleConnections()
+			p.spareFiles()
 		}
 	}
 }

@@ -3,6 +3,7 @@ package podman
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/url"
 	"sync/atomic"
@@ -27,6 +28,7 @@ const (
 	knockCall  = 500 * time.Millisecond // for an answer to any of the knocks
 	knockAgain = 150 * time.Millisecond // between two knocks: one packet may be lost
 	knocks     = 3
+	knockLate  = 250 * time.Millisecond // beyond knockCall: this process gets no turn, and missed an answer maybe
 	knockEvery = 300 * time.Millisecond // between two rounds, where there is no connection to look at
 	reachLost  = 900 * time.Millisecond // nothing has answered for that long when a round begins that fails
 )
@@ -141,9 +143,26 @@ func (n *Node) look(ctx context.Context, host string, last time.Time) (_ time.Ti
 	return time.Now(), knockEvery, nil
 }
 
+// errLate is the error of a round of knocks that ended so much later than it
+// should have that its failure tells nothing: whoever waits for a processor that
+// long may have missed the answer.
+var errLate = errors.New("this process got no processor in time to see an answer")
+
+// inTime is the error of a round of knocks that took so long, as far as it tells
+// of the machine.
+func inTime(err error, took time.Duration) error {
+	if err != nil && took > knockCall+knockLate {
+		return fmt.Errorf("%w: %w", errLate, err)
+	}
+	return err
+}
+
 // ours reports whether an error in connecting tells of this machine and nothing
-// of the other: out of files, ports or memory.
+// of the other: out of files, ports, memory or processor.
 func ours(err error) bool {
+	if errors.Is(err, errLate) {
+		return true
+	}
 	var no syscall.Errno
 	if !errors.As(err, &no) {
 		return false
@@ -158,6 +177,7 @@ func ours(err error) bool {
 // knock opens a connection to a machine and closes it at once. It tries several
 // times, not waiting for the earlier tries, before it gives up.
 func knock(ctx context.Context, host string) error {
+	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, knockCall)
 	defer cancel()
 	answers := make(chan error, knocks)
@@ -176,7 +196,7 @@ func knock(ctx context.Context, host string) error {
 		select {
 		case err := <-answers:
 			if answered++; err == nil || answered == knocks {
-				return err
+				return inTime(err, time.Since(began))
 			}
 		case <-ticker.C:
 			if begun < knocks {

@@ -2,6 +2,7 @@ package podman
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/fluxgate/fluxgate/router"
 )
@@ -58,8 +60,6 @@ func TestKnock(t *testing.T) {
 	}
 }
 
-// What waits for a machine that is lost ends with the loss, and what comes while
-// it is lost ends at once; when it is back, calls get through again.
 // TestKnockWithoutFiles: that this process has no file left for a connection
 // does not mean that a machine is lost. It takes them away from a process of its
 // own.
@@ -90,6 +90,35 @@ func TestKnockWithoutFiles(t *testing.T) {
 	}
 }
 
+// TestKnockLate: a process that waits for a processor cannot tell whether a
+// machine answers.
+func TestKnockLate(t *testing.T) {
+	for name, c := range map[string]struct {
+		err  error
+		took time.Duration
+		ours bool
+	}{
+		"an answer":               {nil, 10 * time.Millisecond, false},
+		"an answer seen late":     {nil, 3 * time.Second, false},
+		"silence":                 {context.DeadlineExceeded, knockCall + 20*time.Millisecond, false},
+		"a refusal":               {syscall.ECONNREFUSED, time.Millisecond, false},
+		"silence, told late":      {context.DeadlineExceeded, knockCall + knockLate + time.Millisecond, true},
+		"stopped for three hours": {os.ErrDeadlineExceeded, 3 * time.Hour, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := inTime(c.err, c.took)
+			if (err == nil) != (c.err == nil) || !errors.Is(err, c.err) {
+				t.Errorf("%v became %v", c.err, err)
+			}
+			if ours(err) != c.ours {
+				t.Errorf("it is this process's own: %v; want %v", !c.ours, c.ours)
+			}
+		})
+	}
+}
+
+// What waits for a machine that is lost ends with the loss, and what comes while
+// it is lost ends at once; when it is back, calls get through again.
 func TestLossEndsCalls(t *testing.T) {
 	asked, hang := make(chan bool, 10), make(chan bool)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
