@@ -108,11 +108,8 @@ func machineFacts(ctx context.Context, b *bench) [][]string {
 		return strings.TrimSpace(line)
 	}
 	memory := "?"
-	if text, err := os.ReadFile("/proc/meminfo"); err == nil {
-		var kb int
-		if _, err := fmt.Sscanf(string(text), "MemTotal: %d kB", &kb); err == nil {
-			memory = fmt.Sprintf("%d GiB", (kb+1<<19)>>20)
-		}
+	if total, err := memoryOfMachine("MemTotal"); err == nil {
+		memory = fmt.Sprintf("%d GiB", (total+1<<29)>>30)
 	}
 	return [][]string{
 		{"cores, memory", fmt.Sprintf("%d, %s", runtime.NumCPU(), memory)},

@@ -93,19 +93,32 @@ func spentCPU(pid int) time.Duration {
 	return sum
 }
 
-// memory is a process's resident set in bytes.
+// memory is how much of the machine's memory a process has, in bytes.
 func memory(pid int) (int64, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	return kilobytes(fmt.Sprintf("/proc/%d/status", pid), "VmRSS")
+}
+
+// memoryPeak is the most that it ever had.
+func memoryPeak(pid int) (int64, error) {
+	return kilobytes(fmt.Sprintf("/proc/%d/status", pid), "VmHWM")
+}
+
+// memoryOfMachine is a figure of proc(5), meminfo, in bytes: MemTotal, MemAvailable, ….
+func memoryOfMachine(figure string) (int64, error) { return kilobytes("/proc/meminfo", figure) }
+
+// kilobytes reads a figure, in bytes, out of a file that says it in kB.
+func kilobytes(path, figure string) (int64, error) {
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return 0, err
 	}
 	for line := range strings.Lines(string(text)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+		if rest, ok := strings.CutPrefix(line, figure+":"); ok {
 			kb, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
 			return kb << 10, err
 		}
 	}
-	return 0, fmt.Errorf("process %d has no VmRSS", pid)
+	return 0, fmt.Errorf("%s has no %s", path, figure)
 }
 
 // machineCPU is the time that the machine's cores were busy until now, and

@@ -24,10 +24,30 @@ func (e extent) String() string {
 	return fmt.Sprintf("%d nodes, %d apps, %d of them active, %d gateways", e.nodes, e.apps, e.active, e.gateways)
 }
 
-// times is the extent, so many times as large. The gateways stay as many.
+// times is the extent, so many times as large. The gateways stay as many, and
+// active apps do not become more: the requests to them share this machine with
+// all that they measure.
 func (e extent) times(factor float64) extent {
 	grow := func(n int) int { return max(1, int(float64(n)*factor)) }
-	return extent{nodes: max(2*rackSize, grow(e.nodes)), apps: grow(e.apps), active: grow(e.active), gateways: e.gateways}
+	return extent{nodes: max(2*rackSize, grow(e.nodes)), apps: grow(e.apps), active: min(e.active, grow(e.active)), gateways: e.gateways}
+}
+
+// What an extent takes of a machine's memory, in bytes, as measured.
+const (
+	appInGateway   = 6 << 10
+	nodeInGateway  = 140 << 10
+	appWhileStart  = 4 << 10 // beside: a gateway that reads all has it twice in part
+	appInRedis     = 3 << 10
+	nodeInFakeNode = 100 << 10
+)
+
+// within is the extent with as many of its gateways as so much memory holds, but
+// two: with fewer nothing travels.
+func (e extent) within(memory int64) extent {
+	left := memory - int64(e.apps)*(appWhileStart+appInRedis) - int64(e.nodes)*nodeInFakeNode
+	one := int64(e.apps)*appInGateway + int64(e.nodes)*nodeInGateway
+	e.gateways = min(e.gateways, max(2, int(left/one)))
+	return e
 }
 
 // nodesInOne is how many fake nodes one process answers for: it has a
@@ -59,7 +79,11 @@ func runScale(ctx context.Context, o options) error {
 		if err != nil || factor <= 0 {
 			return fmt.Errorf("--sizes: %q is no factor", text)
 		}
-		size := whole.times(factor)
+		memory, err := memoryOfMachine("MemAvailable")
+		if err != nil {
+			return err
+		}
+		size := whole.times(factor).within(memory)
 		b.say("%s", size)
 		f, err := measureExtent(ctx, o, size)
 		if err != nil {

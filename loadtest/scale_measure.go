@@ -19,6 +19,7 @@ type scaleFigures struct {
 	extent       extent
 	add, restore time.Duration // one node; all apps
 	starts       times         // of each gateway, to ready
+	peak         int64         // the most memory that a gateway had while it started
 	idle, busy   []use         // of each gateway
 	leader       int
 	redisIdle    use
@@ -88,8 +89,13 @@ func (s *simulated) startAll(ctx context.Context, f *scaleFigures) error {
 			return err
 		}
 		f.starts = append(f.starts, time.Since(began))
+		peak, err := memoryPeak(g.pid())
+		if err != nil {
+			return err
+		}
+		f.peak = max(f.peak, peak)
 	}
-	s.say("ready after %v", f.starts)
+	s.say("ready after %v, with up to %s", f.starts, megabytes(f.peak))
 	return nil
 }
 

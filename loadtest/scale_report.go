@@ -21,6 +21,7 @@ func scaleReport(r *report, all []scaleFigures) {
 	row("adding a node, with its check", func(f scaleFigures) string { return ms(f.add) })
 	row("`fluxgate restore` of all", func(f scaleFigures) string { return short(f.restore) })
 	row("a gateway's start, all read, to ready: first, last", func(f scaleFigures) string { return short(f.starts[0]) + ", " + short(f.starts[len(f.starts)-1]) })
+	row("a gateway's start: its memory at the highest", func(f scaleFigures) string { return megabytes(f.peak) })
 	row("all asleep: memory of a gateway, most", func(f scaleFigures) string { return megabytes(most(f.idle).memory) })
 	row("all asleep: CPU of a gateway, the one that decides", func(f scaleFigures) string {
 		return percent(others(f.idle, f.leader)) + ", " + percent(f.idle[f.leader].cpu)

@@ -40,6 +40,29 @@ func TestMultiply(t *testing.T) {
 	}
 }
 
+func TestExtent(t *testing.T) {
+	base := extent{nodes: 1000, apps: 100_000, active: 1000, gateways: 5}
+	const gib = 1 << 30
+	for name, c := range map[string]struct {
+		factor float64
+		memory int64
+		want   extent
+	}{
+		"a tenth":                      {0.1, 20 * gib, extent{nodes: 100, apps: 10_000, active: 100, gateways: 5}},
+		"a thousandth keeps two racks": {0.001, 20 * gib, extent{nodes: 2 * rackSize, apps: 100, active: 1, gateways: 5}},
+		"whole":                        {1, 20 * gib, base},
+		"ten times, as much as fits":   {10, 22 * gib, extent{nodes: 10_000, apps: 1_000_000, active: 1000, gateways: 2}},
+		"ten times, all fit":           {10, 64 * gib, extent{nodes: 10_000, apps: 1_000_000, active: 1000, gateways: 5}},
+		"hardly any memory":            {1, gib / 2, extent{nodes: 1000, apps: 100_000, active: 1000, gateways: 2}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := base.times(c.factor).within(c.memory); got != c.want {
+				t.Errorf("%s; want %s", got, c.want)
+			}
+		})
+	}
+}
+
 // A small fleet goes through what is measured of a large one.
 func TestSmallScale(t *testing.T) {
 	if os.Getenv(ownSpace) == "" {
