@@ -28,10 +28,14 @@ const (
 // NodeConnected comes whenever the stream is open: what happened before it may
 // have been missed, so look at Containers then. A NodeUnanswered comes when it
 // breaks.
-func (n *Node) Events(ctx context.Context, fn func(router.ContainerEvent)) {
+func (n *Node) Events(ctx context.Context, fn func(router.ContainerEvent)) { n.follow(ctx, nil, fn) }
+
+// follow is Events. A stream is opened when there is room in turns; nil has room
+// for all.
+func (n *Node) follow(ctx context.Context, turns chan struct{}, fn func(router.ContainerEvent)) {
 	wait := eventsRetry
 	for ctx.Err() == nil {
-		opened, err := n.eventStream(ctx, fn)
+		opened, err := n.eventStream(ctx, turns, fn)
 		if ctx.Err() != nil {
 			return
 		}
@@ -50,14 +54,24 @@ func (n *Node) Events(ctx context.Context, fn func(router.ContainerEvent)) {
 
 // eventStream follows one stream until it breaks. It reports whether it was
 // ever open.
-func (n *Node) eventStream(ctx context.Context, fn func(router.ContainerEvent)) (opened bool, err error) {
+func (n *Node) eventStream(ctx context.Context, turns chan struct{}, fn func(router.ContainerEvent)) (opened bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	if turns != nil {
+		select {
+		case turns <- struct{}{}:
+		case <-ctx.Done():
+			return false, ctx.Err()
+		}
+	}
 	// The deadline is for the answer to begin; the stream itself has none. Where
 	// it passes just then, reading the stream fails.
 	late := time.AfterFunc(quickCall, func() { cancel(deadline{n.name, quickCall}) })
 	body, err := n.openEvents(ctx)
 	late.Stop()
+	if turns != nil {
+		<-turns
+	}
 	if err != nil {
 		return false, err
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/http"
 	"os"
+	"strconv"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -119,5 +121,57 @@ func TestEventsConnectAgain(t *testing.T) {
 	}
 	if streams.Load() != 2 {
 		t.Errorf("%d streams were opened", streams.Load())
+	}
+}
+
+// Streams of very many nodes are opened some at a time, an engine that does not
+// answer keeps its turn only until it is given up, and an open stream needs none.
+func TestEventsOpenInTurns(t *testing.T) {
+	const nodes, atOnce = 6, 2
+	asked, answer := make(chan bool, nodes), make(chan bool)
+	url := fakeEngine(t, func(w http.ResponseWriter, r *http.Request) {
+		pong(w)
+		if r.URL.Path != "/v4.0.0/libpod/events" {
+			return
+		}
+		asked <- true
+		select {
+		case <-answer:
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+		case <-r.Context().Done():
+		}
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	turns := make(chan struct{}, atOnce)
+	got := make(chan router.ContainerEvent, nodes)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	for i := range nodes {
+		n, err := Connect(t.Context(), Options{Name: "n" + strconv.Itoa(i), URL: url})
+		must(t, err)
+		defer n.Close()
+		wg.Go(func() { n.follow(ctx, turns, func(e router.ContainerEvent) { got <- e }) })
+	}
+	for range atOnce {
+		<-asked
+	}
+	for opened := range nodes {
+		if more := len(asked); more > 0 {
+			t.Fatalf("%d more streams than %d are being opened", more, atOnce)
+		}
+		answer <- true
+		if opened+atOnce < nodes {
+			<-asked
+		}
+	}
+	for range nodes {
+		if e := next(t, got); e.Kind != router.NodeConnected {
+			t.Errorf("%+v came", e)
+		}
+	}
+	if len(turns) > 0 {
+		t.Errorf("%d turns are taken by open streams", len(turns))
 	}
 }

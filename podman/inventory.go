@@ -119,7 +119,7 @@ func (p *Pool) Missing(image string) map[string]router.Bytes {
 // watchImages keeps the inventory of a node, until ctx ends.
 func (p *Pool) watchImages(ctx context.Context, n *Node) {
 	defer p.inventory.drop(n.name)
-	wait := rand.N(n.beat(time.Second) - time.Second + 1) // at once, but for very many nodes
+	wait := n.stagger()
 	for {
 		select {
 		case <-ctx.Done():

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -58,6 +59,10 @@ const manyNodes = 1000
 func (n *Node) beat(usual time.Duration) time.Duration {
 	return max(usual, usual*time.Duration(n.among.Load())/manyNodes)
 }
+
+// stagger is how long to wait before the first look at a node: not at all, but
+// for very many nodes, which are not to be asked all at once.
+func (n *Node) stagger() time.Duration { return rand.N(n.beat(time.Second) - time.Second + 1) }
 
 // Options say how to reach a node.
 type Options struct {

@@ -22,6 +22,8 @@ func (p *Pool) Events(ctx context.Context, fn func(router.ContainerEvent)) {
 			fn(e)
 		}
 	}
+	// Ten thousand streams that are opened at once are all opened too late.
+	turns := make(chan struct{}, eachAtOnce)
 	following := map[*Node]context.CancelFunc{}
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -45,7 +47,7 @@ func (p *Pool) Events(ctx context.Context, fn func(router.ContainerEvent)) {
 			wg.Go(func() { p.watchImages(nctx, n) })
 			wg.Go(func() { n.watchDisk(nctx) })
 			wg.Go(func() {
-				n.Events(nctx, func(e router.ContainerEvent) {
+				n.follow(nctx, turns, func(e router.ContainerEvent) {
 					switch e.Kind {
 					case router.NodeConnected:
 						n.broken.Store(false)

@@ -29,7 +29,7 @@ const (
 	knockAgain = 150 * time.Millisecond // between two knocks: one packet may be lost
 	knocks     = 3
 	knockLate  = 250 * time.Millisecond // beyond knockCall: this process gets no turn, and missed an answer maybe
-	knockEvery = 300 * time.Millisecond // between two rounds, where there is no connection to look at
+	knockEvery = 300 * time.Millisecond // between two rounds, where there is no connection to look at; of very many nodes longer while they answer
 	reachLost  = 900 * time.Millisecond // nothing has answered for that long when a round begins that fails
 )
 
@@ -91,8 +91,9 @@ func (n *Node) watchReach(ctx context.Context, fn func(router.ContainerEvent)) {
 	if u.Port() == "" {
 		host = net.JoinHostPort(u.Hostname(), "22")
 	}
-	last, wait := time.Now(), time.Duration(0)
-	timer := time.NewTimer(0)
+	wait := n.stagger()
+	last := time.Now().Add(wait)
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for {
 		select {
@@ -111,7 +112,7 @@ func (n *Node) watchReach(ctx context.Context, fn func(router.ContainerEvent)) {
 			if n.setLost(false) {
 				n.log.Warn("the node is back")
 				// What was taken over by others meanwhile may run there still.
-				fn(router.ContainerEvent{Node: n.name, Kind: router.NodeConnected, At: last})
+				fn(router.ContainerEvent{Node: n.name, Kind: router.NodeConnected, At: began})
 			}
 		case began.Sub(last) >= reachLost && n.setLost(true):
 			n.log.Error("the node is lost: it cannot be reached any more", "error", err)
@@ -140,7 +141,9 @@ func (n *Node) look(ctx context.Context, host string, last time.Time) (_ time.Ti
 	if err := knock(ctx, host); err != nil {
 		return last, max(0, knockEvery-time.Since(began)), err
 	}
-	return time.Now(), knockEvery, nil
+	// What it does while nobody looks is not held against it.
+	again = n.beat(knockEvery)
+	return time.Now().Add(again - knockEvery), again, nil
 }
 
 // errLate is the error of a round of knocks that ended so much later than it

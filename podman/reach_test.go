@@ -117,6 +117,34 @@ func TestKnockLate(t *testing.T) {
 	}
 }
 
+// A machine that answers is knocked at again soon; one of very many later, which
+// is not taken for its silence.
+func TestLookAgain(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer l.Close()
+	for name, c := range map[string]struct {
+		among int64
+		again time.Duration
+	}{
+		"one of few":          {3, knockEvery},
+		"one of ten thousand": {10 * manyNodes, 10 * knockEvery},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := &Node{}
+			n.among.Store(c.among)
+			last, again, err := n.look(t.Context(), l.Addr().String(), time.Time{})
+			must(t, err)
+			if again != c.again {
+				t.Errorf("again after %s; want %s", again, c.again)
+			}
+			if next := time.Now().Add(again); next.Sub(last) >= reachLost {
+				t.Errorf("at the next look the machine has been silent for %s", next.Sub(last))
+			}
+		})
+	}
+}
+
 // What waits for a machine that is lost ends with the loss, and what comes while
 // it is lost ends at once; when it is back, calls get through again.
 func TestLossEndsCalls(t *testing.T) {

@@ -45,13 +45,14 @@ func TestTableAgainstMap(t *testing.T) {
 		model map[string]int
 	}
 	var versions []version
+	const hosts = 1000
 	for i := range 300 {
 		set, drop := map[string]int{}, []string{}
-		for range rnd.IntN(10) {
-			set[fmt.Sprintf("h%d.com", rnd.IntN(200))] = i
+		for range rnd.IntN(40) {
+			set[fmt.Sprintf("h%d.com", rnd.IntN(hosts))] = i
 		}
 		for range rnd.IntN(10) {
-			drop = append(drop, fmt.Sprintf("h%d.com", rnd.IntN(200)))
+			drop = append(drop, fmt.Sprintf("h%d.com", rnd.IntN(hosts)))
 		}
 		for _, h := range drop {
 			delete(model, h)
@@ -64,11 +65,46 @@ func TestTableAgainstMap(t *testing.T) {
 		if v.table.Len() != len(v.model) {
 			t.Fatalf("version %d: length %d, want %d", i, v.table.Len(), len(v.model))
 		}
-		for n := range 200 {
+		for n := range hosts {
 			host := fmt.Sprintf("h%d.com", n)
 			want, wantOK := v.model[host]
 			if got, ok := v.table.Lookup([]byte(host)); got != want || ok != wantOK {
 				t.Fatalf("version %d: %s is %d, %v; want %d, %v", i, host, got, ok, want, wantOK)
+			}
+		}
+	}
+}
+
+// TestTableOfEqualHashes: hostnames that no bit of their hashes tells apart are
+// kept all the same.
+func TestTableOfEqualHashes(t *testing.T) {
+	const many = 3 * leafMost
+	var root branch[int]
+	name := func(i int) string { return fmt.Sprintf("h%d.com", i) }
+	for _, hash := range []uint64{0, 1 << 63} { // told apart by the last bits only
+		for i := range many {
+			var added bool
+			if root, added = root.with(leafEntry[int]{hash, name(i), i}, 0); !added {
+				t.Fatalf("%s was there", name(i))
+			}
+		}
+	}
+	full := root
+	for i := range many {
+		var dropped bool
+		if root, dropped = root.without(1<<63, 0, name(i)); !dropped {
+			t.Fatalf("%s was not there", name(i))
+		}
+	}
+	if _, dropped := root.without(1<<63, 0, name(0)); dropped {
+		t.Error("dropped twice")
+	}
+	for i := range many {
+		for at, want := range map[*branch[int]][2]bool{&full: {true, true}, &root: {true, false}} {
+			for n, hash := range []uint64{0, 1 << 63} {
+				if _, there := at.without(hash, 0, name(i)); there != want[n] {
+					t.Fatalf("%s with the hash %x is there: %v", name(i), hash, there)
+				}
 			}
 		}
 	}
