@@ -73,6 +73,7 @@ func runScale(ctx context.Context, o options) error {
 	}
 	whole := extent{nodes: o.nodes, apps: o.registered, active: o.active, gateways: o.gateways}
 	var all []scaleFigures
+	var failed error // what was measured before is printed all the same
 	b := &bench{options: o}
 	for _, text := range strings.Split(o.sizes, ",") {
 		factor, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
@@ -87,9 +88,13 @@ func runScale(ctx context.Context, o options) error {
 		b.say("%s", size)
 		f, err := measureExtent(ctx, o, size)
 		if err != nil {
-			return fmt.Errorf("%s: %w", size, err)
+			failed = fmt.Errorf("%s: %w", size, err)
+			break
 		}
 		all = append(all, f)
+	}
+	if len(all) == 0 {
+		return failed
 	}
 	path, err := filepath.Abs(o.bin)
 	if err != nil {
@@ -99,8 +104,8 @@ func runScale(ctx context.Context, o options) error {
 	scaleReport(&b.report, all)
 	text := b.report.markdown(machineFacts(ctx, b))
 	fmt.Println(text)
-	if o.write == "" {
-		return nil
+	if failed != nil || o.write == "" {
+		return failed
 	}
 	return writeGenerated(o.write, "scale", text)
 }

@@ -51,6 +51,7 @@ func (n *Node) watchDisk(ctx context.Context) {
 		if n.full.Load() || time.Since(looked) > n.beat(diskLook) {
 			looked = time.Now()
 			free, of, err := n.room(ctx)
+			n.spareFile()
 			if err == nil && of > 0 {
 				full := free < fullDisk
 				if was := n.full.Swap(full); was != full {

@@ -137,6 +137,7 @@ func (p *Pool) watchImages(ctx context.Context, n *Node) {
 func (n *Node) imageSizes(ctx context.Context) (map[string]int64, error) {
 	ctx, end := n.call(ctx, changeCall)
 	defer end()
+	defer n.spareFile()
 	list, err := images.List(ctx, nil)
 	if err != nil {
 		return nil, n.engineError(ctx, err)

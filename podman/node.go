@@ -64,6 +64,15 @@ func (n *Node) beat(usual time.Duration) time.Duration {
 // for very many nodes, which are not to be asked all at once.
 func (n *Node) stagger() time.Duration { return rand.N(n.beat(time.Second) - time.Second + 1) }
 
+// spareFile closes connections to the node that nobody uses sooner than idleConn,
+// where there are very many nodes: one to each of them, beside that of the event
+// stream, is more files than some processes may open.
+func (n *Node) spareFile() {
+	if n.among.Load() > manyNodes {
+		n.client.CloseIdleConnections()
+	}
+}
+
 // Options say how to reach a node.
 type Options struct {
 	Name    string            // of the node; "local" where empty
@@ -249,6 +258,7 @@ func (n *Node) checked() (router.NodeFacts, error) {
 func (n *Node) Ping(ctx context.Context) error {
 	ctx, end := n.call(ctx, 2*time.Second)
 	defer end()
+	defer n.spareFile()
 	resp, err := n.request(ctx, http.MethodGet, "/_ping", nil, nil, "")
 	if err != nil {
 		return err

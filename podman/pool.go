@@ -340,6 +340,7 @@ func each(nodes []*Node, fn func(i int, n *Node)) {
 	for i, n := range nodes {
 		group.Go(func() error {
 			fn(i, n)
+			n.spareFile()
 			return nil
 		})
 	}

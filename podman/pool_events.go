@@ -23,12 +23,11 @@ func (p *Pool) Events(ctx context.Context, fn func(router.ContainerEvent)) {
 		}
 	}
 	// Ten thousand streams that are opened at once are all opened too late.
-	turns := make(chan struct{}, eachAtOnce)
+	turns, knockers := make(chan struct{}, eachAtOnce), newKnockers(eachAtOnce/2)
 	following := map[*Node]context.CancelFunc{}
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	p.spareFiles() // of having connected; the streams need as many
-	wg.Go(func() { p.spareFilesNowAndThen(ctx) })
+	wg.Go(func() { p.spareFiles(ctx) })
 	for ctx.Err() == nil {
 		now := p.members.Load()
 		for n, stop := range following {
@@ -43,7 +42,7 @@ func (p *Pool) Events(ctx context.Context, fn func(router.ContainerEvent)) {
 			}
 			nctx, stop := context.WithCancel(ctx)
 			following[n] = stop
-			wg.Go(func() { n.watchReach(nctx, tell) })
+			wg.Go(func() { n.watchReach(nctx, knockers, tell) })
 			wg.Go(func() { p.watchImages(nctx, n) })
 			wg.Go(func() { n.watchDisk(nctx) })
 			wg.Go(func() {
@@ -68,29 +67,19 @@ func (p *Pool) Events(ctx context.Context, fn func(router.ContainerEvent)) {
 	}
 }
 
-// spareFiles closes connections that nobody uses sooner than idleConn where there
-// are very many nodes: one to each of them is as many files as some processes may
-// open.
-func (p *Pool) spareFiles() {
-	nodes := p.nodes()
-	if len(nodes) <= manyNodes {
-		return
-	}
-	for _, n := range nodes {
-		n.client.CloseIdleConnections()
-	}
-}
-
-// spareFilesNowAndThen does so until ctx ends.
-func (p *Pool) spareFilesNowAndThen(ctx context.Context) {
+// spareFiles closes the nodes' connections that nobody uses, again and again
+// until ctx ends.
+func (p *Pool) spareFiles(ctx context.Context) {
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
 	for {
+		for _, n := range p.nodes() {
+			n.spareFile()
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			p.spareFiles()
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -28,7 +29,6 @@ const (
 	knockCall  = 500 * time.Millisecond // for an answer to any of the knocks
 	knockAgain = 150 * time.Millisecond // between two knocks: one packet may be lost
 	knocks     = 3
-	knockLate  = 250 * time.Millisecond // beyond knockCall: this process gets no turn, and missed an answer maybe
 	knockEvery = 300 * time.Millisecond // between two rounds, where there is no connection to look at; of very many nodes longer while they answer
 	reachLost  = 900 * time.Millisecond // nothing has answered for that long when a round begins that fails
 )
@@ -80,9 +80,26 @@ func silence(raw syscall.RawConn) (time.Duration, bool) {
 	return time.Duration(info.Last_ack_recv) * time.Millisecond, true
 }
 
+// knockers limits how many machines are knocked at at once: very many at once
+// would be more files than a process may open, and all of them would be late.
+// Machines that are lost do not hold up those that may be.
+type knockers struct{ doubtful, lost chan struct{} }
+
+func newKnockers(most int) knockers {
+	return knockers{doubtful: make(chan struct{}, most), lost: make(chan struct{}, most)}
+}
+
+// turn is taken for a knock by sending to it, and given back by receiving.
+func (k knockers) turn(n *Node) chan struct{} {
+	if n.lost.Load() {
+		return k.lost
+	}
+	return k.doubtful
+}
+
 // watchReach tells when the machine is lost and when it is back, until ctx
 // ends. A local engine's machine is this one.
-func (n *Node) watchReach(ctx context.Context, fn func(router.ContainerEvent)) {
+func (n *Node) watchReach(ctx context.Context, k knockers, fn func(router.ContainerEvent)) {
 	u, err := url.Parse(n.url)
 	if err != nil || u.Scheme == "unix" {
 		return
@@ -102,10 +119,11 @@ func (n *Node) watchReach(ctx context.Context, fn func(router.ContainerEvent)) {
 		case <-timer.C:
 		}
 		began := time.Now()
-		last, wait, err = n.look(ctx, host, last)
+		last, wait, err = n.look(ctx, k.turn(n), host, last)
 		switch {
 		case ctx.Err() != nil:
 			return
+		case errors.Is(err, errLate): // that tells nothing
 		case ours(err):
 			last = began
 		case err == nil:
@@ -123,21 +141,22 @@ func (n *Node) watchReach(ctx context.Context, fn func(router.ContainerEvent)) {
 }
 
 // look finds out whether the machine answers, when it did so last, and when to
-// look again. last is what the look before found.
-func (n *Node) look(ctx context.Context, host string, last time.Time) (_ time.Time, again time.Duration, err error) {
+// look again. last is what the look before found. It waits for its turn to knock.
+func (n *Node) look(ctx context.Context, turn chan struct{}, host string, last time.Time) (_ time.Time, again time.Duration, err error) {
+	last, again = n.listen(last)
+	if again > 0 {
+		return last, again, nil
+	}
+	select {
+	case turn <- struct{}{}:
+	case <-ctx.Done():
+		return last, 0, ctx.Err()
+	}
+	defer func() { <-turn }()
+	if last, again = n.listen(last); again > 0 { // it was heard meanwhile
+		return last, again, nil
+	}
 	began := time.Now()
-	w := &n.wire
-	if n.tunnel != nil {
-		w = &n.tunnel.wire
-	}
-	if ago, ok := w.heard(); ok {
-		if at := began.Add(-ago); at.After(last) {
-			last = at
-		}
-		if left := aliveEvery + aliveLate - ago; left > 0 {
-			return last, left, nil
-		}
-	}
 	if err := knock(ctx, host); err != nil {
 		return last, max(0, knockEvery-time.Since(began)), err
 	}
@@ -146,26 +165,31 @@ func (n *Node) look(ctx context.Context, host string, last time.Time) (_ time.Ti
 	return time.Now().Add(again - knockEvery), again, nil
 }
 
-// errLate is the error of a round of knocks that ended so much later than it
-// should have that its failure tells nothing: whoever waits for a processor that
-// long may have missed the answer.
-var errLate = errors.New("this process got no processor in time to see an answer")
-
-// inTime is the error of a round of knocks that took so long, as far as it tells
-// of the machine.
-func inTime(err error, took time.Duration) error {
-	if err != nil && took > knockCall+knockLate {
-		return fmt.Errorf("%w: %w", errLate, err)
+// listen is when the machine answered last, as the connection to it tells, and
+// after how long to look again; 0 where it has been silent for too long, or
+// there is no connection.
+func (n *Node) listen(last time.Time) (_ time.Time, again time.Duration) {
+	w := &n.wire
+	if n.tunnel != nil {
+		w = &n.tunnel.wire
 	}
-	return err
+	ago, ok := w.heard()
+	if !ok {
+		return last, 0
+	}
+	if at := time.Now().Add(-ago); at.After(last) {
+		last = at
+	}
+	return last, max(0, aliveEvery+aliveLate-ago)
 }
 
+// errLate is the error of a round of knocks in which this process got no
+// processor in time to knock often enough.
+var errLate = errors.New("this process got no processor in time to see whether it answers")
+
 // ours reports whether an error in connecting tells of this machine and nothing
-// of the other: out of files, ports, memory or processor.
+// of the other: out of files, ports or memory.
 func ours(err error) bool {
-	if errors.Is(err, errLate) {
-		return true
-	}
 	var no syscall.Errno
 	if !errors.As(err, &no) {
 		return false
@@ -178,34 +202,72 @@ func ours(err error) bool {
 }
 
 // knock opens a connection to a machine and closes it at once. It tries several
-// times, not waiting for the earlier tries, before it gives up.
+// times, not waiting for the earlier tries, before it gives up. Whether a try was
+// answered, the kernel knows: this process may have had no processor to see it.
 func knock(ctx context.Context, host string) error {
-	began := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, knockCall)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	type try struct {
+		at  time.Time
+		raw syscall.RawConn
+	}
+	var mu sync.Mutex
+	var tries []try
+	dialer := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
+		mu.Lock()
+		defer mu.Unlock()
+		tries = append(tries, try{time.Now(), raw})
+		return nil
+	}}
+	var there atomic.Bool
 	answers := make(chan error, knocks)
-	try := func() {
-		c, err := new(net.Dialer).DialContext(ctx, "tcp", host)
+	dial := func() {
+		c, err := dialer.DialContext(ctx, "tcp", host)
 		if err == nil {
-			err = c.Close()
+			there.Store(true)
+			_ = c.Close()
 		}
 		answers <- err
 	}
-	ticker := time.NewTicker(knockAgain)
-	defer ticker.Stop()
-	go try() // ends with ctx; so do the others
+	again, late := time.NewTicker(knockAgain), time.NewTimer(knockCall)
+	defer again.Stop()
+	defer late.Stop()
+	go dial() // ends with ctx; so do the others
 	begun, answered := 1, 0
 	for {
 		select {
 		case err := <-answers:
 			if answered++; err == nil || answered == knocks {
-				return inTime(err, time.Since(began))
+				return err
 			}
-		case <-ticker.C:
+		case <-again.C:
 			if begun < knocks {
 				begun++
-				go try()
+				go dial()
 			}
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-late.C:
+			mu.Lock()
+			defer mu.Unlock()
+			ripe := 0
+			for _, t := range tries {
+				if _, open := silence(t.raw); open {
+					return nil
+				}
+				if time.Since(t.at) >= knockAgain {
+					ripe++
+				}
+			}
+			switch {
+			case there.Load(): // and closed already
+				return nil
+			case ripe < 2: // one packet may be lost
+				return errLate
+			}
+			return errSilent
 		}
 	}
 }
+
+var errSilent = fmt.Errorf("nothing answered within %s", knockCall)

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -90,30 +91,29 @@ func TestKnockWithoutFiles(t *testing.T) {
 	}
 }
 
-// TestKnockLate: a process that waits for a processor cannot tell whether a
-// machine answers.
-func TestKnockLate(t *testing.T) {
-	for name, c := range map[string]struct {
-		err  error
-		took time.Duration
-		ours bool
-	}{
-		"an answer":               {nil, 10 * time.Millisecond, false},
-		"an answer seen late":     {nil, 3 * time.Second, false},
-		"silence":                 {context.DeadlineExceeded, knockCall + 20*time.Millisecond, false},
-		"a refusal":               {syscall.ECONNREFUSED, time.Millisecond, false},
-		"silence, told late":      {context.DeadlineExceeded, knockCall + knockLate + time.Millisecond, true},
-		"stopped for three hours": {os.ErrDeadlineExceeded, 3 * time.Hour, true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			err := inTime(c.err, c.took)
-			if (err == nil) != (c.err == nil) || !errors.Is(err, c.err) {
-				t.Errorf("%v became %v", c.err, err)
-			}
-			if ours(err) != c.ours {
-				t.Errorf("it is this process's own: %v; want %v", !c.ours, c.ours)
-			}
-		})
+// TestKnockSilence: what tells of a machine is that it does not answer, not that
+// nobody had time to look.
+func TestKnockSilence(t *testing.T) {
+	// A full backlog: the kernel drops what comes further.
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	must(t, err)
+	defer syscall.Close(fd)
+	must(t, syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	must(t, syscall.Listen(fd, 0))
+	name, err := syscall.Getsockname(fd)
+	must(t, err)
+	host := net.JoinHostPort("127.0.0.1", strconv.Itoa(name.(*syscall.SockaddrInet4).Port))
+	fill, err := net.Dial("tcp", host)
+	must(t, err)
+	defer fill.Close()
+
+	if err := knock(t.Context(), host); !errors.Is(err, errSilent) || ours(err) {
+		t.Errorf("a machine that drops what comes: %v; its own fault: %v", err, ours(err))
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := knock(ctx, host); !errors.Is(err, context.Canceled) {
+		t.Errorf("a knock that is called off ended with %v", err)
 	}
 }
 
@@ -133,7 +133,7 @@ func TestLookAgain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			n := &Node{}
 			n.among.Store(c.among)
-			last, again, err := n.look(t.Context(), l.Addr().String(), time.Time{})
+			last, again, err := n.look(t.Context(), make(chan struct{}, 1), l.Addr().String(), time.Time{})
 			must(t, err)
 			if again != c.again {
 				t.Errorf("again after %s; want %s", again, c.again)
@@ -142,6 +142,38 @@ func TestLookAgain(t *testing.T) {
 				t.Errorf("at the next look the machine has been silent for %s", next.Sub(last))
 			}
 		})
+	}
+}
+
+// Where very many machines are doubtful, each waits for its turn to be knocked at;
+// those that are lost have turns of their own.
+func TestKnockInTurns(t *testing.T) {
+	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	must(t, err)
+	defer l.Close()
+	k := newKnockers(1)
+	k.doubtful <- struct{}{} // another machine
+	ctx, cancel := context.WithCancel(t.Context())
+	n := &Node{}
+	done := make(chan error)
+	go func() {
+		_, _, err := n.look(ctx, k.turn(n), l.Addr().String(), time.Time{})
+		done <- err
+	}()
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("what waited for its turn ended with %v", err)
+	}
+	must(t, l.SetDeadline(time.Now()))
+	if _, err := l.Accept(); err == nil {
+		t.Error("a machine was knocked at out of turn")
+	}
+	n.lost.Store(true)
+	if _, _, err := n.look(t.Context(), k.turn(n), l.Addr().String(), time.Time{}); err != nil {
+		t.Errorf("a lost machine was not knocked at: %v", err)
+	}
+	if len(k.lost) > 0 {
+		t.Error("a turn was not given back")
 	}
 }
 
