@@ -27,6 +27,7 @@ const (
 	aliveMost  = 5                      // keepalives without an answer that end the connection
 
 	knockCall  = 500 * time.Millisecond // for an answer to any of the knocks
+	knockLate  = 2 * time.Second        // for the knocks to be begun at all
 	knockAgain = 150 * time.Millisecond // between two knocks: one packet may be lost
 	knocks     = 3
 	knockEvery = 300 * time.Millisecond // between two rounds, where there is no connection to look at; of very many nodes longer while they answer
@@ -201,73 +202,95 @@ func ours(err error) bool {
 	return false
 }
 
+// errSilent is the error of a round of knocks that nothing answered.
+var errSilent = fmt.Errorf("nothing answered within %s", knockCall)
+
+// tries are the connections of a round of knocks. Whether one was answered, the
+// kernel knows: this process may have had no processor to see it.
+type tries struct {
+	mu   sync.Mutex
+	all  []try
+	seen bool // one was answered, and is closed maybe
+}
+
+type try struct {
+	at  time.Time
+	raw syscall.RawConn
+}
+
+// dial knocks once.
+func (t *tries) dial(ctx context.Context, host string) error {
+	dialer := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.all = append(t.all, try{time.Now(), raw})
+		return nil
+	}}
+	c, err := dialer.DialContext(ctx, "tcp", host)
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.seen = true
+	_ = c.Close()
+	return nil
+}
+
+// answered reports whether any try was, and how many had time enough for it.
+func (t *tries) answered() (answered bool, ripe int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	answered = t.seen
+	for _, try := range t.all {
+		if _, open := silence(try.raw); open {
+			answered = true
+		}
+		if time.Since(try.at) >= knockAgain {
+			ripe++
+		}
+	}
+	return answered, ripe
+}
+
 // knock opens a connection to a machine and closes it at once. It tries several
-// times, not waiting for the earlier tries, before it gives up. Whether a try was
-// answered, the kernel knows: this process may have had no processor to see it.
+// times, not waiting for the earlier tries, before it gives up.
 func knock(ctx context.Context, host string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	type try struct {
-		at  time.Time
-		raw syscall.RawConn
-	}
-	var mu sync.Mutex
-	var tries []try
-	dialer := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
-		mu.Lock()
-		defer mu.Unlock()
-		tries = append(tries, try{time.Now(), raw})
-		return nil
-	}}
-	var there atomic.Bool
-	answers := make(chan error, knocks)
-	dial := func() {
-		c, err := dialer.DialContext(ctx, "tcp", host)
-		if err == nil {
-			there.Store(true)
-			_ = c.Close()
-		}
-		answers <- err
+	var t tries
+	began, begun := time.Now(), 0
+	errs := make(chan error, knocks)
+	try := func() { // ends with ctx
+		begun++
+		go func() { errs <- t.dial(ctx, host) }()
 	}
 	again, late := time.NewTicker(knockAgain), time.NewTimer(knockCall)
 	defer again.Stop()
 	defer late.Stop()
-	go dial() // ends with ctx; so do the others
-	begun, answered := 1, 0
-	for {
+	try()
+	for failed := 0; ; {
 		select {
-		case err := <-answers:
-			if answered++; err == nil || answered == knocks {
+		case err := <-errs:
+			if failed++; err == nil || failed == knocks {
 				return err
 			}
 		case <-again.C:
 			if begun < knocks {
-				begun++
-				go dial()
+				try()
 			}
-		case <-ctx.Done():
-			return ctx.Err()
 		case <-late.C:
-			mu.Lock()
-			defer mu.Unlock()
-			ripe := 0
-			for _, t := range tries {
-				if _, open := silence(t.raw); open {
-					return nil
-				}
-				if time.Since(t.at) >= knockAgain {
-					ripe++
-				}
-			}
-			switch {
-			case there.Load(): // and closed already
+			switch answered, ripe := t.answered(); {
+			case answered:
 				return nil
-			case ripe < 2: // one packet may be lost
+			case ripe >= 2: // one packet may be lost
+				return errSilent
+			case time.Since(began) > knockLate:
 				return errLate
 			}
-			return errSilent
+			late.Reset(knockAgain) // for what was begun late
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 }
-
-var errSilent = fmt.Errorf("nothing answered within %s", knockCall)
