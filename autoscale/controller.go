@@ -198,6 +198,7 @@ func New(o Options) *Controller {
 	}
 	o.Catalog.OnChange(func(prev, next *router.AppState) {
 		c.learnWake(prev, next)
+		c.notePlace(prev, next)
 		if next != nil && (prev != nil || !rests(next)) {
 			c.agenda.put(next.App.Name, c.Now())
 		}

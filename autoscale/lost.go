@@ -39,6 +39,27 @@ func (c *Controller) abandonLost(ctx context.Context) {
 	c.abandon(ctx, lost)
 }
 
+// notePlace lets go of an instance that was placed on a lost node by a gateway
+// that does not know of the loss yet: each finds it out by itself.
+func (c *Controller) notePlace(prev, next *router.AppState) {
+	if next == nil || !c.leads.Load() {
+		return
+	}
+	for i := range next.Instances {
+		in := &next.Instances[i]
+		if n, ok := c.Runtime.Node(in.Node); !ok || !n.Lost {
+			continue
+		}
+		if prev != nil {
+			if _, there := prev.Instance(in.ID); there {
+				continue // it is being seen to
+			}
+		}
+		c.abandons.ask(c, c.abandonLost)
+		return
+	}
+}
+
 // NodeGone lets go of what was on a node that is none any more, or that has
 // never answered this gateway.
 func (c *Controller) NodeGone(node string) {

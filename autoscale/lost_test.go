@@ -74,6 +74,35 @@ func TestLostNode(t *testing.T) {
 	}
 }
 
+// TestPlacedOnLostNode: another gateway does not know of the loss yet, and places
+// an instance there. Nobody waits for the next tick.
+func TestPlacedOnLostNode(t *testing.T) {
+	w := lostWorld(t)
+	w.rt.lose("n2")
+	w.c.leads.Store(true)
+	w.c.abandonLost(t.Context())
+	replaced := func(st *router.AppState) bool { return slices.Equal(nodesOf(st, router.Ready), []string{"n1", "n1"}) }
+	w.await("a", "replaced on the other node", replaced)
+	_, err := w.store.Update(t.Context(), "a", func(st *router.AppState) error {
+		now := time.Now()
+		st.PutInstance(router.Instance{
+			ID: "a-1-late", App: "a", Release: 1, Node: "n2", State: router.Starting, Since: now,
+			Claim: router.Claim{Holder: "g2", Op: "create", Until: now.Add(time.Minute)},
+		})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.await("a", "let go of", func(st *router.AppState) bool {
+		_, there := st.Instance("a-1-late")
+		return !there
+	})
+	w.await("a", "replaced on the other node too", func(st *router.AppState) bool {
+		return slices.Equal(nodesOf(st, router.Ready), []string{"n1", "n1", "n1"})
+	})
+}
+
 func TestLostNodesThatAreLeftAlone(t *testing.T) {
 	tests := map[string]struct {
 		leads bool

@@ -84,7 +84,7 @@ func (n *Node) runProbes(ctx context.Context, try tryProbe) (router.NodeFacts, e
 func (n *Node) info(ctx context.Context) (*define.Info, error) {
 	ctx, end := n.call(ctx, changeCall)
 	defer end()
-	info, err := system.Info(ctx, nil)
+	info, err := prompt(ctx, func() (*define.Info, error) { return system.Info(ctx, nil) })
 	if err != nil {
 		return nil, n.engineError(ctx, err)
 	}

@@ -8,6 +8,7 @@ import (
 	nettypes "github.com/containers/common/libnetwork/types"
 	"github.com/containers/image/v5/manifest"
 	"github.com/containers/podman/v4/pkg/bindings/containers"
+	"github.com/containers/podman/v4/pkg/domain/entities"
 	"github.com/containers/podman/v4/pkg/specgen"
 	spec "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -68,7 +69,7 @@ func (n *Node) createOnce(ctx context.Context, s *specgen.SpecGenerator) (string
 func (n *Node) create(ctx context.Context, s *specgen.SpecGenerator) (string, error) {
 	ctx, end := n.call(ctx, changeCall)
 	defer end()
-	made, err := containers.CreateWithSpec(ctx, s, nil)
+	made, err := prompt(ctx, func() (entities.ContainerCreateResponse, error) { return containers.CreateWithSpec(ctx, s, nil) })
 	if err != nil {
 		err = n.engineError(ctx, err)
 		switch text := engineText(err); {

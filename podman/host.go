@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	nettypes "github.com/containers/common/libnetwork/types"
 	"github.com/containers/podman/v4/pkg/bindings/network"
 
 	"github.com/fluxgate/fluxgate/router"
@@ -34,7 +35,7 @@ func (n *Node) HostAddress(ctx context.Context) (string, error) {
 	}
 	ctx, end := n.call(ctx, quickCall)
 	defer end()
-	net, err := network.Inspect(ctx, n.networkName(), nil)
+	net, err := prompt(ctx, func() (nettypes.Network, error) { return network.Inspect(ctx, n.networkName(), nil) })
 	if err != nil {
 		return "", n.engineError(ctx, err)
 	}

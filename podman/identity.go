@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	nettypes "github.com/containers/common/libnetwork/types"
 	"github.com/containers/podman/v4/pkg/bindings/network"
 
 	"github.com/fluxgate/fluxgate/router"
@@ -23,7 +24,7 @@ func (n *Node) Identity(ctx context.Context) (string, error) {
 	}
 	ctx, end := n.call(ctx, quickCall)
 	defer end()
-	net, err := network.Inspect(ctx, n.networkName(), nil)
+	net, err := prompt(ctx, func() (nettypes.Network, error) { return network.Inspect(ctx, n.networkName(), nil) })
 	if err != nil {
 		return "", n.engineError(ctx, err)
 	}

@@ -20,7 +20,7 @@ const pruneAge = time.Hour
 func (n *Node) ImageExists(ctx context.Context, image string) (bool, error) {
 	ctx, end := n.call(ctx, quickCall)
 	defer end()
-	exists, err := images.Exists(ctx, image, nil)
+	exists, err := prompt(ctx, func() (bool, error) { return images.Exists(ctx, image, nil) })
 	return exists, n.engineError(ctx, err)
 }
 

@@ -72,7 +72,7 @@ func (n *Node) start(ctx context.Context, name string) error {
 	ctx, end := n.call(ctx, changeCall)
 	defer end()
 	for attempt := 1; ; attempt++ {
-		err := containers.Start(ctx, name, nil)
+		err := promptly(ctx, func() error { return containers.Start(ctx, name, nil) })
 		if err == nil {
 			return nil
 		}
@@ -124,7 +124,7 @@ func (n *Node) Thaw(ctx context.Context, in router.Instance) error {
 func (n *Node) freezer(ctx context.Context, in router.Instance, move func(context.Context, string, *containers.PauseOptions) error, want router.ContainerState) error {
 	cctx, end := n.call(ctx, quickCall)
 	defer end()
-	err := move(cctx, containerName(in.ID), nil)
+	err := promptly(cctx, func() error { return move(cctx, containerName(in.ID), nil) })
 	if err == nil {
 		return nil
 	}
@@ -166,7 +166,9 @@ func (n *Node) stop(ctx context.Context, in router.Instance, grace time.Duration
 	ctx, end := n.call(ctx, grace+changeCall)
 	defer end()
 	seconds := uint((max(grace, 0) + time.Second - 1) / time.Second)
-	err := containers.Stop(ctx, containerName(in.ID), new(containers.StopOptions).WithTimeout(seconds))
+	err := promptly(ctx, func() error {
+		return containers.Stop(ctx, containerName(in.ID), new(containers.StopOptions).WithTimeout(seconds))
+	})
 	return n.engineError(ctx, err)
 }
 
@@ -198,7 +200,10 @@ func (n *Node) Remove(ctx context.Context, in router.Instance) error {
 func (n *Node) remove(ctx context.Context, name string) error {
 	ctx, end := n.call(ctx, changeCall)
 	defer end()
-	_, err := containers.Remove(ctx, name, new(containers.RemoveOptions).WithForce(true).WithIgnore(true).WithVolumes(true).WithTimeout(0))
+	err := promptly(ctx, func() error {
+		_, err := containers.Remove(ctx, name, new(containers.RemoveOptions).WithForce(true).WithIgnore(true).WithVolumes(true).WithTimeout(0))
+		return err
+	})
 	if err = n.engineError(ctx, err); err == nil || isCode(err, router.CodeNotFound) {
 		return nil
 	}
@@ -221,7 +226,7 @@ func (n *Node) Inspect(ctx context.Context, in router.Instance) (router.Containe
 func (n *Node) inspect(ctx context.Context, name string) (*define.InspectContainerData, error) {
 	ctx, end := n.call(ctx, quickCall)
 	defer end()
-	c, err := containers.Inspect(ctx, name, nil)
+	c, err := prompt(ctx, func() (*define.InspectContainerData, error) { return containers.Inspect(ctx, name, nil) })
 	if err != nil {
 		return nil, n.engineError(ctx, err)
 	}

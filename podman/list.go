@@ -64,6 +64,8 @@ func (n *Node) Containers(ctx context.Context) ([]router.Container, error) {
 func (n *Node) list(ctx context.Context, filters map[string][]string) ([]entities.ListContainer, error) {
 	ctx, end := n.call(ctx, quickCall)
 	defer end()
-	list, err := containers.List(ctx, new(containers.ListOptions).WithAll(true).WithFilters(filters))
+	list, err := prompt(ctx, func() ([]entities.ListContainer, error) {
+		return containers.List(ctx, new(containers.ListOptions).WithAll(true).WithFilters(filters))
+	})
 	return list, n.engineError(ctx, err)
 }

@@ -43,7 +43,7 @@ func (n *Node) ensureNetwork(ctx context.Context) error {
 	}
 	ctx, end := n.call(ctx, changeCall)
 	defer end()
-	exists, err := network.Exists(ctx, n.networkName(), nil)
+	exists, err := prompt(ctx, func() (bool, error) { return network.Exists(ctx, n.networkName(), nil) })
 	if err != nil {
 		return n.engineError(ctx, err)
 	}
