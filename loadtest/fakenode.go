@@ -172,9 +172,10 @@ func (n *fakeNode) died(c *fakeContainer) {
 		"Type": "container", "Action": "died", "time": now.Unix(), "timeNano": now.UnixNano(),
 		"Actor": map[string]any{"ID": c.id, "Attributes": labels},
 	})
+	e = append(e, '\n')
 	for f := range n.followers {
 		select {
-		case f <- append(e, '\n'):
+		case f <- e:
 		default: // like the journal, it does not wait for a reader that hangs
 		}
 	}

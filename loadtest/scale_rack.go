@@ -27,13 +27,17 @@ func (s *simulated) loseRack(ctx context.Context, f *scaleFigures) (err error) {
 	if err != nil {
 		return err
 	}
+	asked := map[string]bool{} // others that are awake may go to sleep meanwhile
+	for i := range s.extent.active {
+		asked[fmt.Sprintf("app%d", i)] = true
+	}
 	count, ready, rack := map[int]int{}, map[string]bool{}, 0
 	for _, in := range list {
 		count[rackOf(in.Node)]++
 		if count[rackOf(in.Node)] > count[rack] {
 			rack = rackOf(in.Node)
 		}
-		if in.State == "ready" {
+		if in.State == "ready" && asked[in.App] {
 			ready[in.App] = true
 		}
 	}
