@@ -49,7 +49,7 @@ func (n *Node) ensureNetwork(ctx context.Context) error {
 	}
 	for attempt := 0; !exists; attempt++ {
 		spec := newNetwork(n.networkName(), n.owner)
-		_, err := network.Create(ctx, &spec)
+		_, err := prompt(ctx, func() (nettypes.Network, error) { return network.Create(ctx, &spec) })
 		switch {
 		case err == nil, strings.Contains(err.Error(), "already exists"):
 			exists = true // perhaps made by another gateway meanwhile

@@ -4,8 +4,8 @@ import "context"
 
 // prompt makes a call by the bindings and ends with ctx. They take every error
 // for a hiccup of the connection, and sleep for 0.6 s in all before they say it:
-// also when the call was given up because its machine is lost. That sleep is
-// nobody's who waits.
+// also when the call was given up because its machine is lost. Whoever waits for
+// the call does not wait for that.
 func prompt[T any](ctx context.Context, call func() (T, error)) (T, error) {
 	type answer struct {
 		value T
